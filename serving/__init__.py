@@ -1,0 +1,1 @@
+"""What happens to a request, and who decides where it goes."""

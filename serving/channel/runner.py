@@ -1,0 +1,145 @@
+"""Runs the model of a replica in its own thread, so that the replica's loop goes on answering.
+
+Not here: where work comes from (``serving.channel.server``, the Serve handle) and what the model is (``models``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from models.errors import InferenceFailed
+from models.inference import Array, Tensor
+from models.signature import Signature
+from serving.channel.work import Answer, Work, without
+from serving.clock import Clock
+from serving.errors import Internal, ModelFailed, ReplicaUnavailable, RequestError
+
+Run = Callable[[Mapping[str, Array]], Sequence[Array]]
+Outcome = Answer | RequestError
+Done = Callable[[Outcome], None]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Work that waits for the model, and who wants to know."""
+
+    work: Work
+    done: Done
+    unwanted: set[int] = field(default_factory=set)
+    """Requests that nobody waits for any more; they are dropped if the model hasn't seen them yet."""
+
+
+class ModelRunner:
+    """One thread, one model, one job after the other.
+
+    ``done`` is called on the loop, once for every job. What is past its deadline or unwanted when its turn comes is
+    dropped before the model runs.
+    """
+
+    def __init__(self, run: Run, signature: Signature, *, clock: Clock, max_waiting: int) -> None:
+        self._run = run
+        self._signature = signature
+        self._clock = clock
+        self._max_waiting = max_waiting
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._unfinished = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._running_since: float | None = None
+        self._thread = threading.Thread(target=self._work_off, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that wait or run."""
+        return self._unfinished
+
+    @property
+    def running_s(self) -> float:
+        """How long the model has been computing its current answer, in seconds; 0 when it rests."""
+        since = self._running_since
+        return 0.0 if since is None else self._clock.monotonic() - since
+
+    def submit(self, job: Job) -> None:
+        """Queue ``job``; a full or closed runner answers it at once with ``ReplicaUnavailable``."""
+        if self._closed or self._unfinished >= self._max_waiting:
+            reason = "is shutting down" if self._closed else f"has {self._unfinished} batches waiting"
+            job.done(ReplicaUnavailable(f"the replica {reason}"))
+            return
+        self._unfinished += 1
+        self._idle.clear()
+        self._jobs.put(job)
+
+    async def run(self, work: Work) -> Answer:
+        """As ``submit``, awaited; raises the ``RequestError`` that the work ended with."""
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        job = Job(work, lambda outcome: settle(future, outcome))
+        self.submit(job)
+        try:
+            return await future
+        finally:
+            if future.cancelled():
+                job.unwanted.update(range(len(work.rows)))
+
+    async def drained(self) -> None:
+        """Returns when no job waits or runs."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Take no new jobs and end the thread after those that wait. Doesn't block."""
+        self._closed = True
+        self._jobs.put(None)
+
+    def _work_off(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            outcome = self._outcome(job)
+            self._running_since = None
+            try:
+                self._loop.call_soon_threadsafe(self._finish, job, outcome)
+            except RuntimeError:  # the loop is closed: nobody is left to be told
+                return
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._idle.set()
+        job.done(outcome)
+
+    def _outcome(self, job: Job) -> Outcome:
+        work = job.work
+        self._running_since = now = self._clock.monotonic()
+        dropped: tuple[int, ...] = ()
+        if job.unwanted or min(work.deadlines) <= now:
+            dropped = tuple(
+                index for index, deadline in enumerate(work.deadlines) if deadline <= now or index in job.unwanted
+            )
+            if len(dropped) == len(work.rows):
+                return Answer((), dropped)
+            work = without(work, dropped) if dropped else work
+        try:
+            arrays = self._run({tensor.name: tensor.array for tensor in work.inputs})
+        except InferenceFailed as error:
+            return ModelFailed(str(error))
+        except Exception as error:  # whatever a model does, its replica goes on
+            return ModelFailed(f"{type(error).__name__}: {error}")
+        specs = self._signature.outputs
+        if len(arrays) != len(specs):
+            return Internal(f"the backend gave {len(arrays)} outputs for {len(specs)}")
+        outputs = tuple([Tensor(spec.name, spec.datatype, array) for spec, array in zip(specs, arrays, strict=True)])
+        return Answer(outputs, dropped, self._clock.monotonic() - now)
+
+
+def settle(future: asyncio.Future[Answer], outcome: Outcome) -> None:
+    """End ``future`` as the work ended, unless somebody ended it before."""
+    if future.done():
+        return
+    if isinstance(outcome, Answer):
+        future.set_result(outcome)
+    else:
+        future.set_exception(outcome)

@@ -1,0 +1,114 @@
+"""The whole taxonomy of what can go wrong with a request, in one place.
+
+Each class has a ``code``: a stable word for metrics, logs and the tensor channel. Not here: HTTP
+status codes (``serving.protocol.status`` alone knows them), and errors of model versions (``models.errors``).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RequestError(Exception):
+    """Base of every way a request can end without a good answer. The text is shown to the caller."""
+
+    code: ClassVar[str] = "internal"
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0]) if self.args else self.code
+
+
+# What the caller got wrong. Never counts against a model, never falls back, never reaches a batch.
+
+
+class CallerError(RequestError):
+    """The request itself is at fault; sending it again unchanged can't help."""
+
+
+class InvalidRequest(CallerError):
+    """Malformed, or not what the model's signature asks for. The text names the field."""
+
+    code = "invalid_request"
+
+
+class UnknownRoute(CallerError):
+    code = "unknown_route"
+
+
+class ModelNotFound(CallerError):
+    """No such model, or no such version of it, is known here."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(CallerError):
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class PayloadTooLarge(CallerError):
+    code = "payload_too_large"
+
+
+class UnsupportedEncoding(CallerError):
+    code = "unsupported_encoding"
+
+
+# What the system decided without asking a model.
+
+
+class DeadlineExceeded(RequestError):
+    """The deadline passed before a good answer was there."""
+
+    code = "deadline_exceeded"
+
+
+class Overloaded(RequestError):
+    """Shed: it wouldn't have been answered in time."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Internal(RequestError):
+    """A defect of ours. The details go to the log, not to the caller."""
+
+    code = "internal"
+
+
+# What one attempt at one version ran into.
+
+
+class AttemptError(RequestError):
+    """One attempt failed; another replica, or another version, may do better."""
+
+
+class ReplicaUnavailable(AttemptError):
+    """No replica of the version takes work now; nothing was sent."""
+
+    code = "replica_unavailable"
+
+
+class ReplicaLost(AttemptError):
+    """The replica died, or its connection broke, while it had the work."""
+
+    code = "replica_lost"
+
+
+class ModelFailed(AttemptError):
+    """The model raised on this input."""
+
+    code = "model_failed"
+
+
+class InvalidAnswer(AttemptError):
+    """The model answered, but not as its signature says, or with numbers that aren't finite."""
+
+    code = "invalid_answer"
