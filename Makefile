@@ -1,0 +1,93 @@
+# One door to everything that can be done here. `make` alone lists it.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+STORE ?= .holdfast/models
+PACKAGES := serving models fallbacks loadtests
+ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench lock clean
+
+help: ## list what can be done (this)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  ARGS=... is handed on by serve, test and bench: make test ARGS='-k frames'"
+
+# Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
+env: $(VENV)/.project ## create .venv from requirements.lock and install the project into it
+
+# An interrupted `python -m venv` leaves a python without pip, so pip is what proves the venv whole.
+# pip's own words go to a file: people see a line now and then, and the reason if it fails.
+$(VENV)/.packages: requirements.lock
+	@test -x $(BIN)/pip || { echo "env: creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
+	@total=$$(grep -c '==' $<); echo "env: installing $$total pinned packages (some minutes the first time)"; \
+	$(PIP) --requirement $< 2>$(VENV)/pip.log \
+	    | awk -v total=$$total '/^Collecting/ && ++n % 25 == 0 { print "env: found " n " of " total; fflush() } \
+	        /^Installing collected/ { print "env: unpacking"; fflush() }' \
+	    || { tail -n 20 $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.project: $(VENV)/.packages pyproject.toml
+	@echo "env: installing holdfast itself, editable"
+	@$(PIP) --no-deps --no-build-isolation --editable . >$(VENV)/pip.log 2>&1 \
+	    || { tail -n 20 $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+	@echo "env: ready"
+
+models: env ## make the example models and publish them to the local store
+	@$(BIN)/python -m models.zoo --store $(STORE)
+
+# exec: no shell stays between make and the gateway, so that signals reach it.
+serve: env models ## run the gateway on this machine until Ctrl-C
+	@exec $(BIN)/holdfast up $(ARGS)
+
+test: env ## run all tests
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: lint-style lint-types lint-imports ## ruff, mypy --strict and the import rules
+
+lint-style: env
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@echo "lint: style ok"
+
+lint-types: env
+	@$(BIN)/mypy --strict --no-error-summary $(PACKAGES) tests
+	@echo "lint: types ok"
+
+lint-imports: env
+	@$(BIN)/lint-imports --no-cache
+	@echo "lint: imports ok"
+
+check: env ## lint, then test: what CI runs
+	@$(MAKE) lint
+	@$(MAKE) test
+
+bench: env models ## measure throughput and latency against the bare floor
+	@$(BIN)/python -m loadtests.bench $(ARGS)
+
+# Written beside the lock and moved over it only when it is fit for every machine: no local build of torch,
+# no CUDA packages. pip must be able to find a CPU build of torch here.
+lock: env ## pin everything in requirements.lock again (ARGS=--upgrade for newer versions)
+	@cp requirements.lock requirements.lock.new
+	@CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --strip-extras \
+	    --extra zoo --extra loadtests --extra dev --no-emit-options \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	    --output-file requirements.lock.new $(ARGS) pyproject.toml
+	@sed -i 's/^\(torch==[0-9.]*\)+[A-Za-z0-9.]*/\1/' requirements.lock.new
+	@! grep -n -i -E '^(nvidia-|cuda-|triton==)' requirements.lock.new || \
+	    { echo "lock: CUDA packages came in; let pip find a CPU build of torch, then try again" >&2; exit 1; }
+	@mv requirements.lock.new requirements.lock
+	@echo "lock: $$(grep -c '==' requirements.lock) packages pinned"
+
+clean: ## remove .venv and caches; models and the event log in .holdfast stay
+	@rm -rf $(VENV) build dist *.egg-info requirements.lock.new \
+	    .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
