@@ -34,6 +34,14 @@ class ArtifactCorrupt(ModelError):
     """A file's bytes aren't those that were published. Names the file and both digests."""
 
 
+class InvalidArtifact(ModelError):
+    """A file that can't be read as what its suffix says, or that holds what is never loaded, such as a pickle."""
+
+
+class InvalidGolden(ModelError):
+    """Golden examples that can't be read, or that don't fit the model's signature."""
+
+
 class IncompatibleRuntime(ModelError):
     """This machine's runtime can't run the artifact."""
 

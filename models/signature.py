@@ -60,7 +60,7 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for spec in self.inputs + self.outputs:
                 if not spec.shape or spec.shape[0] != ANY:
                     raise InvalidSignature(
-                        f"the model is batched, but the first dimension of '{spec.name}' isn't {ANY}: {list(spec.shape)}"
+                        f"the model is batched, but the first dimension of '{spec.name}' isn't {ANY}: {spec.shape}"
                     )
 
     @staticmethod
