@@ -66,7 +66,7 @@ class RequestDecoder:
         inputs = self._tensors(envelope.inputs, tail)
         parameters = _NO_PARAMETERS if envelope.parameters is None else envelope.parameters
         binary_outputs = _flag(parameters, "binary_data_output", "parameters") if parameters else None
-        if "timeout" in parameters:
+        if parameters and parameters.get("timeout") is not None:
             _check_timeout(parameters["timeout"])
         outputs = self._requested(envelope.outputs) if envelope.outputs else ()
         if self._binary_only:
@@ -196,6 +196,14 @@ def decode_infer(
 @lru_cache(maxsize=256)
 def _decoder(model: str, signature: Signature) -> RequestDecoder:
     return RequestDecoder(model, signature)
+
+
+def parse_json_length(value: str | bytes) -> int:
+    """The header ``Inference-Header-Content-Length`` as a number. Raises ``InvalidRequest``."""
+    text = value if isinstance(value, str) else value.decode("latin-1")
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise InvalidRequest(f"Inference-Header-Content-Length: expected a number of bytes, got {show(text)}")
+    return int(text)
 
 
 def _split(body: bytes | memoryview, json_length: int) -> tuple[memoryview, memoryview]:
