@@ -2,12 +2,14 @@
 
 A file is a ``.npz`` without pickled objects. Its keys are ``<example>/inputs/<tensor>`` and
 ``<example>/outputs/<tensor>``, examples counted from 0. A BYTES tensor takes two entries, ``.../bytes`` (its wire
-form, UINT8) and ``.../shape``. Not here: running a model.
+form, UINT8) and ``.../shape``. A person's file with a single example may leave out the number, and where no name
+stands on both sides ``inputs/`` and ``outputs/`` too. Not here: running a model.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
@@ -20,6 +22,7 @@ from models.manifest import Golden
 from models.signature import Signature, TensorSpec
 
 GOLDEN_FILE: Final = "golden.npz"
+_NUMBERED: Final = re.compile(r"\d+/(inputs|outputs)/")
 _UNREADABLE: Final = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -50,20 +53,14 @@ def write_examples(examples: Sequence[Example], signature: Signature) -> bytes:
 def read_examples(raw: bytes, signature: Signature) -> tuple[Example, ...]:
     """The examples in a file. Raises ``InvalidGolden``, naming the tensor that is missing or doesn't fit."""
     entries = _entries(raw)
-    count = len({key.partition("/")[0] for key in entries})
-    if not count:
+    if not entries:
         raise InvalidGolden("there is no golden example in the file")
+    if any(key.startswith(("inputs/", "outputs/")) for key in entries):
+        return (_example(entries, "inputs/", "outputs/", signature),)
+    if not any(_NUMBERED.match(key) for key in entries):
+        return (_example(entries, "", "", signature),)
+    count = len({key.partition("/")[0] for key in entries})
     return tuple(_example(entries, f"{index}/inputs/", f"{index}/outputs/", signature) for index in range(count))
-
-
-def read_one_example(raw: bytes, signature: Signature) -> Example:
-    """A single example from a ``.npz`` that a person made.
-
-    Its keys may be bare tensor names, or ``inputs/<name>`` and ``outputs/<name>`` where a name stands on both sides.
-    """
-    entries = _entries(raw)
-    bare = not any(key.startswith(("inputs/", "outputs/")) for key in entries)
-    return _example(entries, "" if bare else "inputs/", "" if bare else "outputs/", signature)
 
 
 def example_fault(example: Example, signature: Signature) -> str | None:
