@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -43,13 +45,23 @@ def commands(program: str, text: str) -> list[str]:
     return sorted(set(found))
 
 
+def invocations(text: str) -> list[tuple[str, ...]]:
+    """The distinct ways in which holdfast is run: its commands, then its options, without values and file names."""
+    found = set()
+    for words in re.findall(r"(?:^|[\s;&|(/])holdfast[ \t]+([a-z][^\n;&|#]*)", code_of(text), re.MULTILINE):
+        tokens = shlex.split(words)
+        commands = takewhile(lambda token: re.fullmatch(r"[a-z][a-z-]*", token), tokens)
+        found.add((*commands, *(token for token in tokens if token.startswith("--"))))
+    return sorted(found)
+
+
 def makefile_targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 TEXTS = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 BLOCKS = [block for name, text in TEXTS.items() for block in blocks_of(name, text)]
-HOLDFAST = sorted({command for text in TEXTS.values() for command in commands("holdfast", text)})
+HOLDFAST = sorted({invocation for text in TEXTS.values() for invocation in invocations(text)})
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in SHELL], ids=lambda b: b.where)
@@ -72,12 +84,13 @@ def test_every_make_target_that_is_named_exists(document: str) -> None:
     assert set(commands("make", TEXTS[document])) <= makefile_targets()
 
 
-@pytest.mark.parametrize("command", HOLDFAST)
-def test_every_holdfast_command_that_is_named_exists(command: str) -> None:
+@pytest.mark.parametrize("invocation", HOLDFAST, ids=" ".join)
+def test_every_holdfast_command_and_option_that_is_named_exists(invocation: tuple[str, ...]) -> None:
     if not (ROOT / "serving/cli.py").exists():
         pytest.skip("the command line isn't written yet")
+    commands = [word for word in invocation if not word.startswith("--")]
     result = subprocess.run(
-        [sys.executable, "-c", RUN_THE_COMMAND_LINE, command, "--help"],
+        [sys.executable, "-c", RUN_THE_COMMAND_LINE, *commands, "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -85,7 +98,8 @@ def test_every_holdfast_command_that_is_named_exists(command: str) -> None:
         timeout=60,
     )
     assert result.returncode == 0, result.stderr
-    assert "usage" in result.stdout.lower()
+    assert result.stdout.lower().startswith(f"usage: holdfast {' '.join(commands)}")
+    assert [option for option in invocation[len(commands) :] if option not in result.stdout] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -114,3 +128,15 @@ def test_the_readme_says_how_to_start_and_how_to_test() -> None:
 )
 def test_commands_are_found_in_code_only(text: str, found: list[str]) -> None:
     assert commands("make", text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("`holdfast up`\n", [("up",)]),
+        ("```sh\n.venv/bin/holdfast models publish a.onnx --name a # new\n```\n", [("models", "publish", "--name")]),
+        ("Run holdfast up\n", []),
+    ],
+)
+def test_ways_to_run_holdfast_are_found(text: str, found: list[tuple[str, ...]]) -> None:
+    assert invocations(text) == found
