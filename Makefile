@@ -70,8 +70,10 @@ check: env ## lint, then test: what CI runs
 	@$(MAKE) lint
 	@$(MAKE) test
 
-bench: env models ## measure throughput and latency against the bare floor
-	@$(BIN)/python -m loadtests.bench $(ARGS)
+bench: env ## measure throughput and latency beside other systems (needs wrk; ARGS go to `run`)
+	@$(BIN)/python -m loadtests.bench setup
+	@$(BIN)/python -m loadtests.bench run $(ARGS)
+	@$(BIN)/python -m loadtests.bench report
 
 # Written beside the lock and moved over it only when it is fit for every machine: no local build of torch,
 # no CUDA packages. pip must be able to find a CPU build of torch here.
@@ -87,7 +89,7 @@ lock: env ## pin everything in requirements.lock again (ARGS=--upgrade for newer
 	@mv requirements.lock.new requirements.lock
 	@echo "lock: $$(grep -c '==' requirements.lock) packages pinned"
 
-clean: ## remove .venv and caches; models and the event log in .holdfast stay
+clean: ## remove .venv and caches; models in .holdfast and results in .bench stay
 	@rm -rf $(VENV) build dist *.egg-info requirements.lock.new \
 	    .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
