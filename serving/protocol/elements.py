@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from types import GenericAlias
 from typing import Any, Final
@@ -129,11 +130,15 @@ class ElementReader:
             raise InvalidRequest(f"{path}: expected an array, got {kind_of(data)}")
         nested = self._rank > 1 and any(type(value) is list for value in data)
         values = _unnested(data, shape, path) if nested else data
-        if not self._allowed.issuperset(map(type, values)) or self._kind in ("int", "float"):
-            for position, value in enumerate(values):
-                fault = self._fault(value)
-                if fault is not None:
-                    raise InvalidRequest(f"{path}{_subscript(position, shape if nested else ())}: {fault}")
+        if len(values) == count and self._allowed.issuperset(map(type, values)):
+            with suppress(struct.error, OverflowError):
+                array = self._packed(values, shape)
+                if self._kind != "float" or not np.isinf(array).any():
+                    return array
+        for position, value in enumerate(values):
+            fault = self._fault(value)
+            if fault is not None:
+                raise InvalidRequest(f"{path}{_subscript(position, shape if nested else ())}: {fault}")
         if len(values) != count:
             raise InvalidRequest(f"{path}: {len(values)} elements where shape {show(shape)} needs {count}")
         return self._packed(values, shape)
