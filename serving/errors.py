@@ -77,6 +77,12 @@ class Overloaded(RequestError):
         self.retry_after_s = retry_after_s
 
 
+class LoadFailed(RequestError):
+    """A version couldn't be brought up. The text says why; what is served stays as it was."""
+
+    code = "load_failed"
+
+
 class Internal(RequestError):
     """A defect of ours. The details go to the log, not to the caller."""
 

@@ -6,6 +6,7 @@ Not here: which replicas there are (``serving.channel.membership``), what to sen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class ChannelClient(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._greeting: asyncio.Future[Hello] = self._loop.create_future()
         self._leaving = False
+        self._gone = asyncio.Event()
         self._pings: dict[int, asyncio.Future[PingHead]] = {}
 
     @classmethod
@@ -137,6 +139,18 @@ class ChannelClient(asyncio.BufferedProtocol):
         finally:
             del self._pings[nonce]
 
+    async def gone(self, timeout_s: float) -> bool:
+        """Wait until the replica takes no more work, at most ``timeout_s`` seconds; whether it came to that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._gone.wait()
+        return self._gone.is_set()
+
+    async def drained(self) -> None:
+        """Returns when nothing is in flight."""
+        while self._batches:
+            await asyncio.wait(self._batches.values(), return_when=asyncio.FIRST_COMPLETED)
+
     async def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -179,6 +193,7 @@ class ChannelClient(asyncio.BufferedProtocol):
         elif frame.kind == Kind.GOODBYE:
             log.info("replica %s says goodbye: %s", self._replica_id, read_head(frame, GoodbyeHead).reason)
             self._leaving = True
+            self._gone.set()
             self._on_change(self)
         elif frame.kind == Kind.HELLO and not self._greeting.done():
             self._greeting.set_result(read_head(frame, Hello))
@@ -205,6 +220,7 @@ class ChannelClient(asyncio.BufferedProtocol):
         if self._transport is None and not self._batches and self._greeting.done():
             return
         self._transport = None
+        self._gone.set()
         lost: AttemptError = ReplicaLost(f"replica {self._replica_id}: {reason}")
         waiting: list[asyncio.Future[Any]] = [*self._batches.values(), *self._pings.values()]
         self._batches.clear()

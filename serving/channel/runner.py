@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from models.errors import InferenceFailed
 from models.inference import Array, Tensor
@@ -33,6 +34,14 @@ class Job:
     """Requests that nobody waits for any more; they are dropped if the model hasn't seen them yet."""
 
 
+class Observer(Protocol):
+    """Hears of every run of the model, on the model's thread."""
+
+    def ran(self, *, rows: int, seconds: float, dropped: int) -> None: ...
+
+    def failed(self) -> None: ...
+
+
 class ModelRunner:
     """One thread, one model, one job after the other.
 
@@ -40,12 +49,15 @@ class ModelRunner:
     dropped before the model runs.
     """
 
-    def __init__(self, run: Run, signature: Signature, *, clock: Clock, max_waiting: int) -> None:
+    def __init__(
+        self, run: Run, signature: Signature, *, clock: Clock, max_waiting: int, observer: Observer | None = None
+    ) -> None:
         self._run = run
         self._signature = signature
         self._clock = clock
         self._max_waiting = max_waiting
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._observer = observer
+        self._jobs: queue.SimpleQueue[Job | _Call | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._unfinished = 0
@@ -87,6 +99,12 @@ class ModelRunner:
             if future.cancelled():
                 job.unwanted.update(range(len(work.rows)))
 
+    async def call(self, function: Callable[[], None]) -> None:
+        """Run ``function`` on the model's thread when its turn comes; raises what it raises."""
+        call = _Call(function, self._loop.create_future())
+        self._jobs.put(call)
+        await call.done
+
     async def drained(self) -> None:
         """Returns when no job waits or runs."""
         await self._idle.wait()
@@ -98,12 +116,22 @@ class ModelRunner:
 
     def _work_off(self) -> None:
         while (job := self._jobs.get()) is not None:
-            outcome = self._outcome(job)
+            self._running_since = self._clock.monotonic()
+            if isinstance(job, Job):
+                told = self._tell(self._finish, job, self._outcome(job))
+            else:
+                told = self._tell(job.end, job.attempt())
             self._running_since = None
-            try:
-                self._loop.call_soon_threadsafe(self._finish, job, outcome)
-            except RuntimeError:  # the loop is closed: nobody is left to be told
+            if not told:
                 return
+
+    def _tell(self, function: Callable[..., None], *arguments: Any) -> bool:
+        """Call ``function`` on the loop; False if the loop is closed and nobody is left to be told."""
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            return False
+        return True
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         self._unfinished -= 1
@@ -113,26 +141,58 @@ class ModelRunner:
 
     def _outcome(self, job: Job) -> Outcome:
         work = job.work
-        self._running_since = now = self._clock.monotonic()
-        dropped: tuple[int, ...] = ()
-        if job.unwanted or min(work.deadlines) <= now:
-            dropped = tuple(
-                index for index, deadline in enumerate(work.deadlines) if deadline <= now or index in job.unwanted
-            )
-            if len(dropped) == len(work.rows):
-                return Answer((), dropped)
-            work = without(work, dropped) if dropped else work
+        started = self._clock.monotonic()
+        dropped = _too_late(job, started)
+        if len(dropped) == len(work.rows):
+            return Answer((), dropped)
+        if dropped:
+            work = without(work, dropped)
         try:
             arrays = self._run({tensor.name: tensor.array for tensor in work.inputs})
-        except InferenceFailed as error:
-            return ModelFailed(str(error))
         except Exception as error:  # whatever a model does, its replica goes on
-            return ModelFailed(f"{type(error).__name__}: {error}")
+            if self._observer is not None:
+                self._observer.failed()
+            said = str(error) if isinstance(error, InferenceFailed) else f"{type(error).__name__}: {error}"
+            return ModelFailed(said)
+        seconds = self._clock.monotonic() - started
+        if self._observer is not None:
+            self._observer.ran(rows=sum(work.rows), seconds=seconds, dropped=len(dropped))
         specs = self._signature.outputs
         if len(arrays) != len(specs):
             return Internal(f"the backend gave {len(arrays)} outputs for {len(specs)}")
         outputs = tuple([Tensor(spec.name, spec.datatype, array) for spec, array in zip(specs, arrays, strict=True)])
-        return Answer(outputs, dropped, self._clock.monotonic() - now)
+        return Answer(outputs, dropped, seconds)
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """Something else that has to run where the model runs."""
+
+    function: Callable[[], None]
+    done: asyncio.Future[None]
+
+    def attempt(self) -> Exception | None:
+        try:
+            self.function()
+        except Exception as error:
+            return error
+        return None
+
+    def end(self, error: Exception | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
+def _too_late(job: Job, now: float) -> tuple[int, ...]:
+    """The requests of the job that are of no more use."""
+    deadlines = job.work.deadlines
+    if not job.unwanted and min(deadlines) > now:
+        return ()
+    return tuple([index for index, deadline in enumerate(deadlines) if deadline <= now or index in job.unwanted])
 
 
 def settle(future: asyncio.Future[Answer], outcome: Outcome) -> None:

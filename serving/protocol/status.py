@@ -21,6 +21,7 @@ STATUS: Final[Mapping[type[errors.RequestError], int]] = MappingProxyType(
         errors.PayloadTooLarge: 413,
         errors.UnsupportedEncoding: 415,
         errors.Overloaded: 429,
+        errors.LoadFailed: 409,
         errors.Internal: 500,
         errors.ModelFailed: 500,
         errors.InvalidAnswer: 500,

@@ -1,0 +1,114 @@
+"""Keeps one tensor channel open to every live replica of a version.
+
+Which replicas live, and where, is told from outside (Ray Serve knows); this dials, pings, dials again and hangs up.
+Not here: what is sent (``serving.request.lane``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from serving.channel.address import Address
+from serving.channel.client import ChannelClient
+from serving.channel.work import ReplicaClient
+from serving.clock import Clock
+from serving.errors import ReplicaLost, ReplicaUnavailable
+
+log = logging.getLogger("holdfast.channel")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLimits:
+    """How the gateway treats a tensor channel; times in seconds."""
+
+    max_frame_bytes: int = 64 << 20
+    connect_timeout_s: float = 2.0
+    redial_min_s: float = 0.05
+    redial_max_s: float = 1.0
+    ping_interval_s: float = 1.0
+    ping_timeout_s: float = 3.0
+    finish_timeout_s: float = 30.0
+
+
+class Sender(Protocol):
+    """Who uses the clients: a lane."""
+
+    def attach(self, client: ReplicaClient) -> None: ...
+
+    def detach(self, client: ReplicaClient) -> None: ...
+
+    def pump(self) -> None: ...
+
+
+class Membership:
+    """The connections of one version's lane."""
+
+    def __init__(self, lane: Sender, *, clock: Clock, limits: ChannelLimits, secret: str = "") -> None:
+        self._lane = lane
+        self._clock = clock
+        self._limits = limits
+        self._secret = secret
+        self._keepers: dict[tuple[str, Address], asyncio.Task[None]] = {}
+
+    def update(self, replicas: Mapping[str, Address]) -> None:
+        """These, by replica id, are all that live now. Connections to others end once they are idle."""
+        wanted = set(replicas.items())
+        for member in [member for member in self._keepers if member not in wanted]:
+            self._keepers.pop(member).cancel()
+        for member in wanted - self._keepers.keys():
+            self._keepers[member] = asyncio.get_running_loop().create_task(self._keep(*member))
+
+    async def close(self) -> None:
+        keepers = list(self._keepers.values())
+        self._keepers.clear()
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+
+    async def _keep(self, replica_id: str, address: Address) -> None:
+        """Hold a connection to one replica until cancelled."""
+        wait_s = self._limits.redial_min_s
+        while True:
+            try:
+                client = await self._dial(replica_id, address)
+            except ReplicaUnavailable as error:
+                log.debug("%s", error)
+            else:
+                wait_s = self._limits.redial_min_s
+                await self._watch(client)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, self._limits.redial_max_s)
+
+    async def _dial(self, replica_id: str, address: Address) -> ChannelClient:
+        return await ChannelClient.connect(
+            replica_id,
+            address,
+            clock=self._clock,
+            max_frame_bytes=self._limits.max_frame_bytes,
+            timeout_s=self._limits.connect_timeout_s,
+            on_change=lambda _: self._lane.pump(),
+            secret=self._secret,
+        )
+
+    async def _watch(self, client: ChannelClient) -> None:
+        """Offer a connected client to the lane until the connection is of no more use."""
+        self._lane.attach(client)
+        try:
+            while client.live:
+                await client.ping(self._limits.ping_timeout_s)
+                await client.gone(self._limits.ping_interval_s)
+        except ReplicaLost as error:
+            log.warning("%s", error)
+            await client.close()
+        finally:
+            self._lane.detach(client)
+            # A replica that leaves, or that Serve no longer lists, still answers what it has.
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(self._limits.finish_timeout_s):
+                    await client.drained()
+            await client.close()

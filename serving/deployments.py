@@ -1,0 +1,488 @@
+"""The Ray Serve deployments: gateways, model replicas, HAProxy's keeper, and the control plane.
+
+Only this file and ``serving.app`` import ray. Each class is a thin shell around parts that know nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import ray
+from ray import serve
+from ray.exceptions import RayActorError, RayError
+from ray.serve._private.request_router import PowerOfTwoChoicesRequestRouter
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+
+from models.errors import ModelError
+from models.manifest import ModelVersion
+from models.registry import Registry
+from serving.channel.address import Address, UnixAddress, parse_address
+from serving.clock import SystemClock
+from serving.errors import (
+    Internal,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotFound,
+    ReplicaLost,
+    ReplicaUnavailable,
+    RequestError,
+)
+from serving.settings import ModelSettings, Settings
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+    from serving.gateway import VersionLink
+
+log = logging.getLogger("holdfast")
+
+APPLICATION = "holdfast"
+MODEL_DEPLOYMENT = "Model"
+GATEWAY_DEPLOYMENT = "Gateway"
+METADATA_ADDRESS = "holdfast_channel"
+METADATA_NODE = "holdfast_node"
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+OnReplicas = Callable[[Mapping[str, Address]], None]
+
+
+class Watchers:
+    """Who in this process wants to know the replicas of an application.
+
+    Serve's routers run in the caller's process and hear of every change; ``MembershipRouter`` tells this object.
+    """
+
+    def __init__(self) -> None:
+        self._replicas: dict[str, dict[str, Address]] = {}
+        self._watching: dict[str, Callable[[], None]] = {}
+
+    def changed(self, application: str, replicas: dict[str, Address]) -> None:
+        self._replicas[application] = replicas
+        if (tell := self._watching.get(application)) is not None:
+            tell()
+
+    def watch(self, application: str, on_replicas: OnReplicas) -> None:
+        """Call ``on_replicas`` on the running loop, now and at every change."""
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            replicas = self._replicas.get(application, {})
+            loop.call_soon_threadsafe(lambda: on_replicas(replicas))
+
+        self._watching[application] = tell
+        tell()
+
+    def live(self, application: str) -> int:
+        return len(self._replicas.get(application, {}))
+
+    def forget(self, application: str) -> None:
+        self._watching.pop(application, None)
+        self._replicas.pop(application, None)
+
+
+WATCHERS = Watchers()
+"""One for the process, because Serve makes the routers, not we."""
+
+
+class MembershipRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # ray has no types here
+    """Serve's own router, which also says where the live replicas' tensor channels are."""
+
+    def update_replicas(self, replicas: list[Any]) -> None:
+        super().update_replicas(replicas)
+        addresses: dict[str, Address] = {}
+        for replica in replicas:
+            metadata = replica.replica_metadata
+            with contextlib.suppress(KeyError, ValueError):
+                addresses[replica.replica_id.unique_id] = parse_address(metadata[METADATA_ADDRESS])
+        WATCHERS.changed(self._deployment_id.app_name, addresses)
+
+
+class ServeLink:
+    """A ``VersionLink`` over a Serve application."""
+
+    def __init__(self, name: ModelVersion) -> None:
+        self._application = application_of(name)
+        handle: DeploymentHandle[Any] = serve.get_deployment_handle(MODEL_DEPLOYMENT, self._application)
+        if not handle.is_initialized:
+            handle._init()  # type: ignore[no-untyped-call]
+        self._infer = handle.options(method_name="infer_frame")
+
+    def watch(self, on_replicas: OnReplicas) -> None:
+        WATCHERS.watch(self._application, on_replicas)
+
+    def available(self) -> bool:
+        return WATCHERS.live(self._application) > 0
+
+    def close(self) -> None:
+        WATCHERS.forget(self._application)
+
+    async def call(self, frame: bytes) -> bytes:
+        """Send a frame to any replica of the version and return its answer frame."""
+        response = self._infer.remote(frame)
+        try:
+            answer: bytes = await response
+        except (BackPressureError, DeploymentUnavailableError) as error:
+            raise ReplicaUnavailable(f"{self._application}: {type(error).__name__}") from None
+        except (RayActorError, RayError, RayServeException) as error:
+            raise ReplicaLost(f"{self._application}: {type(error).__name__}") from None
+        else:
+            return answer
+        finally:
+            response.cancel()  # type: ignore[no-untyped-call]
+
+
+def application_of(name: ModelVersion) -> str:
+    """The Serve application of a version; versions are immutable, so the application is never updated."""
+    return str(name)
+
+
+class ModelReplica:
+    """One replica of one version: verified, warmed up and tested before Serve calls it alive."""
+
+    async def __init__(self, settings: Settings, model: ModelSettings, name: ModelVersion, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        from models.loading import load_version
+        from serving.channel.messages import PROTOCOL_VERSION, Hello
+        from serving.channel.runner import ModelRunner
+        from serving.channel.server import TensorServer
+        from serving.metrics import ReplicaMetrics, open_metrics
+
+        set_up_logging(settings)
+        open_metrics(metrics_dir(run_dir))
+        registry = Registry(settings.store_dir)
+        self._loaded = await asyncio.to_thread(
+            load_version, registry, name.model, name.version, threads=model.threads
+        )
+        manifest = self._loaded.manifest
+        self._metrics = ReplicaMetrics(*name)
+        self._clock = SystemClock()
+        self._max_frame_bytes = settings.channel.max_frame_bytes
+        self._runner = ModelRunner(
+            self._loaded.run,
+            manifest.signature,
+            clock=self._clock,
+            max_waiting=model.max_waiting,
+            observer=self._metrics,
+        )
+        hello = Hello(PROTOCOL_VERSION, "", name.model, name.version, manifest.digest)
+        self._server = TensorServer(
+            self._runner, hello=hello, clock=self._clock, max_frame_bytes=self._max_frame_bytes
+        )
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
+
+    def record_replica_metadata(self) -> dict[str, str]:
+        """What Serve tells every router of this replica: where its tensor channel listens, and on which node."""
+        return {METADATA_ADDRESS: str(self._address), METADATA_NODE: ray.get_runtime_context().get_node_id()}
+
+    async def infer_frame(self, frame: bytes) -> bytes:
+        """The safety net: work that comes through the Serve handle."""
+        from serving.channel.handle import answer_call
+
+        return await answer_call(frame, self._runner, clock=self._clock, max_frame_bytes=self._max_frame_bytes)
+
+    async def check_health(self) -> None:
+        """A golden prediction, through the same thread as all work."""
+        try:
+            await self._runner.call(self._loaded.check_golden)
+        except ModelError:
+            self._metrics.checked_golden(passed=False)
+            raise
+        self._metrics.checked_golden(passed=True)
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_address"):
+            await self._server.drain("the replica is shutting down")
+            await self._server.close()
+            self._runner.close()
+
+
+class HaproxyReplica:
+    """HAProxy on this node, and the housekeeping of the node's metrics."""
+
+    async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.ingress.keeper import HaproxyFiles, HaproxyKeeper
+        from serving.metrics import forget_dead_processes, open_metrics
+
+        set_up_logging(settings)
+        open_metrics(metrics_dir(run_dir))
+        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings, socket_dir(settings, run_dir)))
+        await self._keeper.start()
+        self._sweeper = asyncio.get_running_loop().create_task(
+            every(10.0, lambda: asyncio.to_thread(forget_dead_processes, metrics_dir(run_dir)))
+        )
+
+    async def check_health(self) -> None:
+        if not self._keeper.running:
+            raise RuntimeError(f"HAProxy isn't running: {self._keeper.last_error}")
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_sweeper"):
+            self._sweeper.cancel()
+            await self._keeper.stop()
+
+
+class ControlReplica:
+    """The control plane: which versions are deployed, and the routing table."""
+
+    async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.rollout.versions import VersionControl
+        from serving.routing.table_file import TableFile
+
+        set_up_logging(settings)
+        self._gateways: DeploymentHandle[Any] | None = None
+        self._application = serve.get_replica_context().app_name
+        self._versions = VersionControl(
+            settings,
+            registry=Registry(settings.store_dir),
+            deployer=ServeDeployer(settings, run_dir),
+            publish=self._publish,
+            state=TableFile(table_path(run_dir)),
+        )
+        self._starting = asyncio.get_running_loop().create_task(self._versions.start())
+
+    async def load(self, model: str, body: bytes) -> tuple[str, str] | None:
+        return await refusal(self._versions.load(model, body))
+
+    async def unload(self, model: str, body: bytes) -> tuple[str, str] | None:
+        return await refusal(self._versions.unload(model, body))
+
+    async def _publish(self, table: Any) -> None:
+        """Hand the table to every live gateway; one that misses it reads the file within a second."""
+        from serving.routing.table import table_to_json
+
+        try:
+            if self._gateways is None:
+                self._gateways = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, self._application)
+            async with asyncio.timeout(10):
+                await self._gateways.broadcast("apply_table", table_to_json(table)).results_async()
+        except (RayError, RayServeException, TimeoutError, KeyError) as error:
+            log.warning("not every gateway has acknowledged table %d yet: %r", table.generation, error)
+
+
+class ServeDeployer:
+    """Deploys a version as a Serve application of its own, and deletes it."""
+
+    READY_TIMEOUT_S = 120.0
+    POLL_S = 0.1
+
+    def __init__(self, settings: Settings, run_dir: str) -> None:
+        self._settings = settings
+        self._run_dir = run_dir
+
+    async def deploy(self, name: ModelVersion, settings: ModelSettings) -> None:
+        application = application_of(name)
+        if (await asyncio.to_thread(_status, application))[0] not in ("RUNNING", "DEPLOYING"):
+            await asyncio.to_thread(self._run, name, settings)
+        async with asyncio.timeout(self.READY_TIMEOUT_S):
+            while True:
+                status, message = await asyncio.to_thread(_status, application)
+                if status == "RUNNING":
+                    return
+                if status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                    raise LoadFailed(reason_in(message))
+                await asyncio.sleep(self.POLL_S)
+
+    async def delete(self, name: ModelVersion) -> None:
+        await asyncio.to_thread(serve.delete, application_of(name), _blocking=False)
+
+    def _run(self, name: ModelVersion, settings: ModelSettings) -> None:
+        application = model_deployment(settings).bind(self._settings, settings, name, self._run_dir)
+        serve.run_many(
+            [serve.RunTarget(application, name=application_of(name), route_prefix=None)],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+
+
+def model_deployment(settings: ModelSettings) -> Any:
+    """The deployment of a model's version.
+
+    Serve's direct ingress is switched off in its processes: they serve no HTTP, and would wait out its drain.
+    """
+    return serve.deployment(
+        ModelReplica,
+        name=MODEL_DEPLOYMENT,
+        num_replicas=settings.replicas,
+        max_ongoing_requests=1000,
+        max_queued_requests=1000,
+        health_check_period_s=1,
+        health_check_timeout_s=3,
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=10,
+        max_constructor_retry_count=2,
+        logging_config=QUIET,
+        request_router_config={"request_router_class": MembershipRouter},
+        ray_actor_options={"num_cpus": settings.num_cpus},
+    )
+
+
+def reason_in(message: str) -> str:
+    """The line of a Serve message that says why: our own error's text, else its last line."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if (found := re.search(r"\bmodels\.errors\.(\w+: .*)", line)) is not None:
+            return found.group(1)
+    return lines[-1] if lines else "Ray Serve gave no reason"
+
+
+def _status(application: str) -> tuple[str, str]:
+    """A Serve application's status and the reason it gives; "NOT_STARTED" if there is none."""
+    found = serve.status().applications.get(application)
+    if found is None:
+        return "NOT_STARTED", ""
+    messages = [found.message, *(deployment.message for deployment in found.deployments.values())]
+    return str(found.status.value), next((message for message in reversed(messages) if message), "")
+
+
+class RemoteControl:
+    """The control plane as a gateway's routes see it."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def load(self, model: str, body: bytes) -> None:
+        await self._command("load", model, body)
+
+    async def unload(self, model: str, body: bytes) -> None:
+        await self._command("unload", model, body)
+
+    async def _command(self, command: str, model: str, body: bytes) -> None:
+        try:
+            refused = await self._handle.options(method_name=command).remote(model, body)
+        except (RayError, RayServeException) as error:
+            raise ReplicaUnavailable(f"the control plane didn't answer: {type(error).__name__}") from None
+        if refused is not None:
+            code, message = refused
+            raise REFUSALS.get(code, Internal)(message)
+
+
+REFUSALS: dict[str, type[RequestError]] = {
+    error.code: error for error in (InvalidRequest, ModelNotFound, LoadFailed)
+}
+
+
+async def refusal(command: Awaitable[None]) -> tuple[str, str] | None:
+    """None if the command was carried out, else the code and text of what speaks against it."""
+    try:
+        await command
+    except RequestError as error:
+        return error.code, error.message
+    return None
+
+
+@serve.ingress()
+class GatewayReplica:
+    """One gateway with its own listener; the same app also answers behind Serve's proxies."""
+
+    async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.gateway import Gateway
+        from serving.ingress.asgi import AsgiApp
+        from serving.ingress.front import build_routes
+        from serving.ingress.listener import Listener
+        from serving.metrics import open_metrics
+        from serving.routing.table_file import TableFile
+
+        set_up_logging(settings)
+        open_metrics(metrics_dir(run_dir))
+        registry = Registry(settings.store_dir)
+        self._file = TableFile(table_path(run_dir))
+        self._gateway = Gateway(settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock())
+        front = build_routes(
+            settings,
+            self._gateway,
+            registry=registry,
+            control=RemoteControl(control) if settings.admin else None,
+            metrics_dir=metrics_dir(run_dir),
+        )
+        self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
+        self._listener = Listener(self._app, settings.http)
+        await self._follow_file()
+        await self._listener.start()
+        self._tasks = [
+            asyncio.get_running_loop().create_task(every(TABLE_POLL_S, self._follow_file)),
+            asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, front.flush_metrics)),
+        ]
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._app
+
+    async def apply_table(self, raw: bytes) -> int:
+        """Called by the control plane; returns the generation in force."""
+        from serving.routing.table import table_from_json
+
+        return await self._gateway.apply(table_from_json(raw))
+
+    async def _follow_file(self) -> None:
+        try:
+            table = await asyncio.to_thread(self._file.read_if_changed)
+        except ValueError as error:
+            log.error("the routing table's file can't be read, so the last table stays: %s", error)
+            return
+        if table is not None:
+            await self._gateway.apply(table)
+
+    async def check_health(self) -> None:
+        """The loop answers; whether models do is readiness, not health."""
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_tasks"):
+            self._gateway.draining = True
+            await asyncio.sleep(DRAIN_NOTICE_S)
+            await self._listener.close()
+            for task in self._tasks:
+                task.cancel()
+            await self._gateway.close()
+
+
+TABLE_POLL_S = 1.0
+METRICS_FLUSH_S = 0.5
+DRAIN_NOTICE_S = 0.8
+"""Within this time HAProxy has seen twice that a gateway doesn't accept requests any more."""
+
+
+async def link_to(model: str, version: str) -> VersionLink:
+    return ServeLink(ModelVersion(model, version))
+
+
+async def every(seconds: float, action: Callable[[], Awaitable[Any]]) -> None:
+    """Repeat ``action`` until cancelled; one that fails is logged and tried again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await action()
+        except Exception:
+            log.exception("a periodic task failed")
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Holdfast's log goes to standard error, which Ray keeps for every process."""
+    logger = logging.getLogger("holdfast")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(settings.log_level)
+    logger.propagate = False
+
+
+def metrics_dir(run_dir: str) -> Path:
+    return Path(run_dir) / "metrics"
+
+
+def table_path(run_dir: str) -> Path:
+    return Path(run_dir) / "routing.json"
+
+
+def socket_dir(settings: Settings, run_dir: str) -> Path:
+    """The sockets of one run; under the temporary folder, because their paths must be short."""
+    base = settings.channel.socket_dir or tempfile.gettempdir()
+    return Path(base) / f"holdfast-{Path(run_dir).name}"

@@ -1,0 +1,79 @@
+"""HAProxy's configuration, from the settings. Pure.
+
+It is static: one ``server`` line for each port that a gateway may take, health-checked, so that gateways come and go
+without a reload. A request is sent to another gateway if the first one dies before it answered, as long as it fits
+HAProxy's buffer. Not here: running it (``serving.ingress.keeper``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from serving.settings import HttpSettings
+
+ACCEPTING_PATH: Final = "/v2/holdfast/accepting"
+BUFFER_OVERHEAD_BYTES: Final = 16_384
+"""Room for a request's headers beside its body."""
+
+_TEMPLATE: Final = """\
+# Written by Holdfast at every start; changes are lost.
+global
+    maxconn {max_connections}
+    nbthread 1
+    tune.bufsize {bufsize}
+    pidfile {pidfile}
+    stats socket {control_socket} mode 600 level admin expose-fd listeners
+    hard-stop-after {drain_s}s
+
+defaults
+    mode http
+    timeout connect 1s
+    timeout client {idle_s}s
+    timeout client-fin 5s
+    timeout http-request {idle_s}s
+    timeout http-keep-alive {idle_s}s
+    timeout queue 5s
+    timeout server 86400s
+    timeout tunnel 1h
+    retries {retries}
+    option redispatch 1
+    option http-buffer-request
+    option http-keep-alive
+    retry-on conn-failure empty-response
+    http-reuse always
+
+frontend clients
+    bind {host}:{port}
+    default_backend gateways
+
+backend gateways
+    balance leastconn
+    option httpchk
+    http-check send meth GET uri {accepting_path}
+    http-check expect status 200
+    default-server check inter 500ms fastinter 100ms downinter 200ms rise 1 fall 2 observe layer4 error-limit 1 on-error mark-down
+    http-error status 502 content-type application/json lf-string '{{"error":"the gateway died while it had the request"}}'
+    http-error status 503 content-type application/json lf-string '{{"error":"no gateway can take the request now"}}' hdr retry-after 1
+    http-error status 504 content-type application/json lf-string '{{"error":"the gateway did not answer in time"}}'
+{servers}
+"""
+
+
+def render_config(http: HttpSettings, *, pidfile: Path, control_socket: Path) -> str:
+    """The configuration file's text."""
+    first, last = http.gateway_ports
+    servers = [f"    server g{port} {http.gateway_host}:{port}" for port in range(first, last + 1)]
+    return _TEMPLATE.format(
+        host=http.host,
+        port=http.port,
+        max_connections=http.max_connections,
+        bufsize=http.resend_max_bytes + BUFFER_OVERHEAD_BYTES,
+        pidfile=pidfile,
+        control_socket=control_socket,
+        idle_s=max(1, round(http.idle_timeout_s)),
+        drain_s=max(1, round(http.drain_timeout_s)),
+        retries=len(servers),
+        accepting_path=ACCEPTING_PATH,
+        servers="\n".join(servers),
+    )

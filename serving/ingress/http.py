@@ -1,0 +1,31 @@
+"""A whole HTTP request and a whole response, whatever server carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+Header = tuple[bytes, bytes]
+
+JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
+
+
+class HttpRequest(NamedTuple):
+    """``headers`` by lower-case name; ``path`` decoded and without its query; ``body`` as it came."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    body: bytes
+
+
+class HttpResponse(NamedTuple):
+    """``headers`` without a content length, which the server adds."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+
+
+def json_response(body: bytes, status: int = 200) -> HttpResponse:
+    return HttpResponse(status, [JSON_TYPE], body)

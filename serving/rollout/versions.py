@@ -1,0 +1,173 @@
+"""Brings versions up and takes them down while the system runs, and publishes the table that says so.
+
+Only a version whose replicas are ready enters the table, and a version leaves the table before its replicas end.
+Not here: Ray (``serving.deployments`` hands in a ``Deployer`` and a ``Publish``), weights and evidence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from models.errors import ModelError, VersionNotFound
+from models.manifest import ModelVersion
+from models.registry import Registry
+from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError
+from serving.routing.table import RoutingTable, loaded
+from serving.routing.table_file import TableFile
+from serving.settings import ModelSettings, Settings
+
+log = logging.getLogger("holdfast.control")
+
+
+class Deployer(Protocol):
+    """Starts and ends the replicas of a version."""
+
+    async def deploy(self, name: ModelVersion, settings: ModelSettings) -> None:
+        """Returns when the version's replicas are ready; raises ``LoadFailed`` with the reason if they never are."""
+        ...
+
+    async def delete(self, name: ModelVersion) -> None:
+        """Returns when the version's replicas are told to end. A version that isn't there is no error."""
+        ...
+
+
+Publish = Callable[[RoutingTable], Awaitable[None]]
+"""Returns when every gateway that lives has acknowledged the table."""
+
+
+class _Parameters(msgspec.Struct):
+    version: str | None = None
+
+
+class _Body(msgspec.Struct):
+    parameters: _Parameters = _Parameters()
+
+
+def wished_version(body: bytes) -> str | None:
+    """The version that a load or unload body names; raises ``InvalidRequest``."""
+    try:
+        return msgspec.json.decode(body or b"{}", type=_Body).parameters.version
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InvalidRequest(f"the body: {error}") from None
+
+
+class VersionControl:
+    """The one place that changes the routing table. Commands for one model run one after the other."""
+
+    def __init__(
+        self, settings: Settings, *, registry: Registry, deployer: Deployer, publish: Publish, state: TableFile
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._deployer = deployer
+        self._publish = publish
+        self._state = state
+        self._table = state.read()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._writing = asyncio.Lock()
+
+    @property
+    def table(self) -> RoutingTable:
+        return self._table
+
+    async def start(self) -> None:
+        """Deploy what the last table names, else what the settings name; a version that fails doesn't stop others."""
+        wanted = {ModelVersion(*name): False for name in loaded(self._table)} or {
+            ModelVersion(model.name, version): version == model.stable_version
+            for model in await self._initial_models()
+            for version in sorted(model.versions, key=lambda version: version != model.stable_version)
+        }
+        await asyncio.gather(*(self._load_initially(name, make_stable=stable) for name, stable in wanted.items()))
+
+    async def load(self, model: str, body: bytes = b"") -> None:
+        """Deploy a version, by default the registry's highest, and serve it. Loading a loaded version is no error.
+
+        Raises ``ModelNotFound`` and ``LoadFailed``.
+        """
+        wish = wished_version(body)
+        async with self._lock(model):
+            version = wish or await asyncio.to_thread(self._highest, model)
+            await self._load(ModelVersion(model, version), make_stable=False)
+
+    async def unload(self, model: str, body: bytes = b"") -> None:
+        """Stop serving a version, by default all of the model, and end its replicas. Raises ``ModelNotFound``."""
+        wish = wished_version(body)
+        async with self._lock(model):
+            route = self._table.models.get(model)
+            if route is None or (wish is not None and wish not in route.versions):
+                raise ModelNotFound(f"'{model}@{wish}' isn't loaded" if wish else f"'{model}' isn't loaded")
+            versions = list(route.versions) if wish is None else [wish]
+            for version in versions:
+                await self._take_down(ModelVersion(model, version))
+
+    def _lock(self, model: str) -> asyncio.Lock:
+        return self._locks.setdefault(model, asyncio.Lock())
+
+    async def _initial_models(self) -> tuple[ModelSettings, ...]:
+        if self._settings.models:
+            return self._settings.models
+        highest: dict[str, str] = {}
+        for name in await asyncio.to_thread(self._registry.versions):
+            highest[name.model] = max(highest.get(name.model, name.version), name.version, key=natural_key)
+        return tuple(ModelSettings(name=model, versions=(version,)) for model, version in highest.items())
+
+    async def _load_initially(self, name: ModelVersion, *, make_stable: bool) -> None:
+        try:
+            async with self._lock(name.model):
+                await self._load(name, make_stable=make_stable)
+        except RequestError as error:
+            log.error("%s isn't served: %s", name, error.message)
+
+    async def _load(self, name: ModelVersion, *, make_stable: bool) -> None:
+        """Verify, deploy, and only then serve; what fails is taken away again and the reason kept."""
+        model, version = name
+        try:
+            manifest = await asyncio.to_thread(self._registry.verify, model, version)
+            settings = self._settings.model(model) or ModelSettings(name=model, versions=(version,))
+            await self._deployer.deploy(name, settings)
+        except VersionNotFound as error:
+            raise ModelNotFound(str(error)) from None
+        except (ModelError, LoadFailed) as error:
+            if version not in self._versions_of(model):
+                await self._take_down(name, reason=str(error))
+            raise LoadFailed(f"{name} can't be loaded: {error}") from None
+        if self._versions_of(model).get(version) == manifest.digest:
+            await self._publish(self._table)
+            return
+        digest = manifest.digest
+        await self._change(lambda table: table.with_version(model, version, digest, stable=make_stable))
+
+    async def _take_down(self, name: ModelVersion, reason: str | None = None) -> None:
+        """First out of the table, then its replicas: a call to a version that ends could hang."""
+        model, version = name
+        await self._change(lambda table: table.without_version(model, version, reason=reason))
+        await self._deployer.delete(name)
+
+    def _versions_of(self, model: str) -> dict[str, str]:
+        route = self._table.models.get(model)
+        return route.versions if route else {}
+
+    async def _change(self, change: Callable[[RoutingTable], RoutingTable]) -> None:
+        """Write the changed table down, then tell the gateways."""
+        async with self._writing:
+            table = change(self._table)
+            await asyncio.to_thread(self._state.write, table)
+            self._table = table
+            await self._publish(table)
+
+    def _highest(self, model: str) -> str:
+        versions = [name.version for name in self._registry.versions() if name.model == model]
+        if not versions:
+            raise ModelNotFound(f"the registry has no model '{model}'")
+        return max(versions, key=natural_key)
+
+
+def natural_key(version: str) -> list[tuple[int, str]]:
+    """Orders versions as people do: v2 before v10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"([0-9]+)", version) if part]

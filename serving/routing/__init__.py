@@ -1,0 +1,1 @@
+"""Which version a request goes to: a frozen table, swapped as a whole."""

@@ -1,0 +1,97 @@
+"""The routing table: what is served and which version answers. Frozen, numbered, and plain data on disk. Pure.
+
+Gateways swap it in by one reference. Not here: who writes it (the control plane), lanes and replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from serving.errors import ModelNotFound
+
+
+class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model: the version that answers by default, and every version that can be asked for.
+
+    ``versions`` maps a version to the digest of its manifest.
+    """
+
+    stable: str
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if self.stable not in self.versions:
+            raise ValueError(f"the stable version '{self.stable}' isn't among {sorted(self.versions)}")
+
+
+class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All models. A table with a higher ``generation`` replaces one with a lower.
+
+    ``unavailable`` says of versions (``model@version``) that should be served why they aren't.
+    """
+
+    generation: int = 0
+    models: dict[str, ModelRoute] = {}
+    unavailable: dict[str, str] = {}
+
+    def resolve(self, model: str, version: str | None) -> str:
+        """The version that shall answer; raises ``ModelNotFound``."""
+        route = self.models.get(model)
+        if route is None:
+            raise ModelNotFound(f"model '{model}' isn't served here")
+        if version is None:
+            return route.stable
+        if version not in route.versions:
+            known = ", ".join(sorted(route.versions))
+            raise ModelNotFound(f"model '{model}' has no version '{version}' loaded, only {known}")
+        return version
+
+    def with_version(self, model: str, version: str, digest: str, *, stable: bool = False) -> RoutingTable:
+        """The next table, in which this version is served too.
+
+        It becomes the stable one if it is the first of its model or ``stable`` says so.
+        """
+        route = self.models.get(model)
+        versions = {**(route.versions if route else {}), version: digest}
+        name = version if route is None or stable else route.stable
+        reasons = {key: reason for key, reason in self.unavailable.items() if key != f"{model}@{version}"}
+        return RoutingTable(self.generation + 1, {**self.models, model: ModelRoute(name, versions)}, reasons)
+
+    def without_version(self, model: str, version: str, *, reason: str | None = None) -> RoutingTable:
+        """The next table, without this version, and why if there is something to say.
+
+        If it was the stable one, the one that was added last takes its place.
+        """
+        models = dict(self.models)
+        route = models.pop(model, None)
+        versions = {name: digest for name, digest in route.versions.items() if name != version} if route else {}
+        if route and versions:
+            models[model] = ModelRoute(route.stable if route.stable != version else list(versions)[-1], versions)
+        reasons = {key: said for key, said in self.unavailable.items() if key != f"{model}@{version}"}
+        if reason is not None:
+            reasons[f"{model}@{version}"] = reason
+        return RoutingTable(self.generation + 1, models, reasons)
+
+
+EMPTY = RoutingTable()
+
+_decoder = msgspec.json.Decoder(RoutingTable)
+
+
+def table_to_json(table: RoutingTable) -> bytes:
+    return msgspec.json.encode(table)
+
+
+def table_from_json(raw: bytes) -> RoutingTable:
+    """Raises ``ValueError`` for anything that isn't a table."""
+    return _decoder.decode(raw)
+
+
+def loaded(table: RoutingTable) -> Mapping[tuple[str, str], str]:
+    """Every (model, version) of the table and its digest."""
+    return MappingProxyType(
+        {(name, version): digest for name, route in table.models.items() for version, digest in route.versions.items()}
+    )

@@ -1,0 +1,54 @@
+"""The last published routing table on disk: a gateway that starts reads it even when the control plane is dead.
+
+Written by the control plane alone, as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from serving.routing.table import EMPTY, RoutingTable, table_from_json, table_to_json
+
+
+class TableFile:
+    """One table in one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+
+    def read(self) -> RoutingTable:
+        """The table, ``EMPTY`` if none was ever written. Raises ``ValueError`` if the file holds something else."""
+        try:
+            return table_from_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return EMPTY
+
+    def read_if_changed(self) -> RoutingTable | None:
+        """The table if the file was written since the last such call, else None."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        seen = (status.st_ino, status.st_mtime_ns)
+        if seen == self._seen:
+            return None
+        table = self.read()
+        self._seen = seen
+        return table
+
+    def write(self, table: RoutingTable) -> None:
+        """Durable when it returns."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        staged = self._path.with_suffix(".new")
+        with staged.open("wb") as file:
+            file.write(table_to_json(table))
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,194 @@
+"""Every setting of Holdfast: frozen, validated once, unknown keys refused, units in the names.
+
+The settings are the ``args`` of the application in ``serve_config.yaml``. ``docs/settings.md`` is made from this
+file. Not here: reading the environment after start-up; nothing does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=128)]
+
+
+class SettingsError(Exception):
+    """A setting is unknown, missing or impossible. The text names it."""
+
+
+class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The way in: HAProxy in front, and the gateways' own listeners behind it."""
+
+    host: Annotated[str, Meta(description="Address that HAProxy listens on.")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Port that HAProxy listens on: the one that clients use.")] = 8000
+    gateway_host: Annotated[
+        str, Meta(description="Address that the gateways listen on; HAProxy and gateways share a node.")
+    ] = "127.0.0.1"
+    gateway_ports: Annotated[
+        tuple[Port, Port],
+        Meta(description="First and last port of the range from which every gateway replica takes a free one."),
+    ] = (8100, 8107)
+    body_max_bytes: Annotated[
+        Positive, Meta(description="Largest request body, also after decompression; larger ones are answered 413.")
+    ] = 64 << 20
+    resend_max_bytes: Annotated[
+        Positive,
+        Meta(
+            description="Largest request that survives the death of its gateway: HAProxy keeps it and sends it to "
+            "another one. Each connection may need twice this memory."
+        ),
+    ] = 256 << 10
+    max_connections: Annotated[Positive, Meta(description="Client connections that HAProxy holds at once.")] = 2048
+    idle_timeout_s: Annotated[
+        Seconds, Meta(description="How long an idle keep-alive connection, or a stalled request, is kept.")
+    ] = 60.0
+    drain_timeout_s: Annotated[
+        Seconds, Meta(description="How long a gateway that stops may take to finish the requests it has.")
+    ] = 30.0
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The gateway replicas."""
+
+    replicas: Annotated[int, Meta(ge=1, le=64, description="Gateway replicas.")] = 2
+
+
+class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The tensor channel between gateways and model replicas."""
+
+    socket_dir: Annotated[
+        str | None,
+        Meta(
+            description="Folder of the Unix sockets; keep it short, a socket's path can't be longer than 107 bytes. "
+            "Left out: a folder of its own under the system's temporary folder."
+        ),
+    ] = None
+    max_frame_bytes: Annotated[
+        Positive, Meta(description="Largest batch, with its answer, that is sent at one go.")
+    ] = 128 << 20
+    connect_timeout_s: Annotated[Seconds, Meta(description="How long dialling a replica may take.")] = 2.0
+    ping_interval_s: Annotated[Seconds, Meta(description="How often a replica is asked whether it is there.")] = 1.0
+    ping_timeout_s: Annotated[
+        Seconds, Meta(description="A replica that leaves a ping unanswered this long gets no more work.")
+    ] = 3.0
+
+
+class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One model: its versions and how it is served."""
+
+    name: Annotated[Name, Meta(description="The model's name, as in `/v2/models/{name}`.")]
+    versions: Annotated[
+        tuple[Name, ...],
+        Meta(min_length=1, description="Versions that are deployed at start; the registry must have them."),
+    ]
+    stable: Annotated[
+        Name | None,
+        Meta(description="The version that answers requests which don't name one. Left out: the last of `versions`."),
+    ] = None
+    replicas: Annotated[int, Meta(ge=1, le=64, description="Replicas of each version.")] = 1
+    threads: Annotated[int, Meta(ge=1, le=256, description="Threads that one run of the model may use.")] = 1
+    num_cpus: Annotated[
+        float, Meta(ge=0, le=256, description="CPUs that Ray reserves for each replica (0: none).")
+    ] = 0.0
+    timeout_ms: Annotated[
+        int, Meta(ge=1, le=86_400_000, description="Deadline of a request that doesn't bring its own.")
+    ] = 10_000
+    max_batch_rows: Annotated[
+        int, Meta(ge=1, le=65_536, description="Rows that requests may fill together in one batch.")
+    ] = 64
+    max_batch_bytes: Annotated[Positive, Meta(description="Input bytes that requests may fill together in one batch.")] = (
+        8 << 20
+    )
+    inflight_batches: Annotated[
+        int, Meta(ge=1, le=64, description="Batches that each gateway has in flight to each replica.")
+    ] = 1
+    max_waiting: Annotated[
+        Positive, Meta(description="Requests that wait in each gateway for a version; more are refused.")
+    ] = 4096
+
+    def __post_init__(self) -> None:
+        if self.stable is not None and self.stable not in self.versions:
+            raise ValueError(f"stable: '{self.stable}' isn't one of versions {list(self.versions)}")
+        if len(set(self.versions)) != len(self.versions):
+            raise ValueError(f"versions: {list(self.versions)} names a version twice")
+
+    @property
+    def stable_version(self) -> str:
+        return self.stable or self.versions[-1]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of it."""
+
+    state_dir: Annotated[
+        str, Meta(description="Folder for everything that Holdfast keeps on this node.")
+    ] = ".holdfast"
+    store: Annotated[
+        str | None, Meta(description="Folder of the model registry. Left out: `models` in `state_dir`.")
+    ] = None
+    http: HttpSettings = HttpSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    channel: ChannelSettings = ChannelSettings()
+    models: Annotated[
+        tuple[ModelSettings, ...],
+        Meta(description="The models that are served. Left out: every model of the registry, in its highest version."),
+    ] = ()
+    admin: Annotated[
+        bool,
+        Meta(description="Whether `/v2/repository/models/{model}/load` and `/unload` may change what is served."),
+    ] = True
+    log_level: Annotated[
+        str, Meta(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
+    ] = "INFO"
+
+    def __post_init__(self) -> None:
+        names = [model.name for model in self.models]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"models: '{name}' stands there twice")
+        first, last = self.http.gateway_ports
+        if first > last:
+            raise ValueError(f"http.gateway_ports: {first} is above {last}")
+        if last - first + 1 < self.gateway.replicas:
+            raise ValueError(
+                f"gateway.replicas: {self.gateway.replicas} replicas need as many ports; "
+                f"http.gateway_ports {first}-{last} has {last - first + 1}"
+            )
+        if first <= self.http.port <= last:
+            raise ValueError(f"http.port: {self.http.port} is one of http.gateway_ports {first}-{last}")
+
+    @property
+    def store_dir(self) -> Path:
+        return Path(self.store) if self.store is not None else Path(self.state_dir) / "models"
+
+    def model(self, name: str) -> ModelSettings | None:
+        """The settings of a model that they name, else None."""
+        return next((model for model in self.models if model.name == name), None)
+
+
+def parse_settings(raw: Any) -> Settings:
+    """The settings that plain data (as YAML gives it) says; raises ``SettingsError``."""
+    try:
+        return msgspec.convert(raw if raw is not None else {}, Settings)
+    except msgspec.ValidationError as error:
+        text = str(error).replace("Object contains unknown field", "unknown setting")
+        what, _, where = text.partition(" - at `$")
+        place = where.rstrip("`").lstrip(".")
+        raise SettingsError(f"{place}: {what}" if place else what) from None
+
+
+def absolute(settings: Settings, base: Path) -> Settings:
+    """The same settings with every folder absolute, those that aren't taken from ``base``."""
+    return msgspec.structs.replace(
+        settings,
+        state_dir=str((base / settings.state_dir).resolve()),
+        store=str((base / settings.store_dir).resolve()),
+    )
