@@ -107,8 +107,9 @@ class _Maker:
         return self.raw(mistake, text + b"".join(tail), headers)
 
     def raw(self, mistake: str, body: bytes, headers: dict[str, str] | None = None, status: int = 400) -> HttpCase:
-        all_headers = {"Content-Type": "application/json"} | (headers or {})
-        return HttpCase(mistake, status, self.path, "POST", all_headers, body)
+        return HttpCase(
+            mistake, status, self.path, "POST", {"Content-Type": "application/json", **(headers or {})}, body
+        )
 
     def junk(self, *allowed: type) -> Any:
         """A JSON value that is none of the allowed types."""
@@ -262,8 +263,7 @@ def _wrong_encoding(maker: _Maker) -> HttpCase:
     corrupt += [("deflate", text), ("deflate", zlib.compress(text)[:-1])]
     unknown = [("br", text), ("gzip, deflate", packed), ("junk", text)]
     encoding, body = maker.rng.choice(corrupt + unknown)
-    status = 415 if (encoding, body) in unknown else 400
-    return maker.raw("wrong encoding", body, {"Content-Encoding": encoding}, status)
+    return maker.raw("wrong encoding", body, {"Content-Encoding": encoding}, 415 if encoding in dict(unknown) else 400)
 
 
 def _wrong_address(maker: _Maker) -> HttpCase:
