@@ -1,0 +1,181 @@
+"""`run`: all systems in turn, round after round, and the raw samples of it."""
+
+import http.client
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench import process_tree, wrk
+from loadtests.bench.errors import BenchError
+from loadtests.bench.install import PEERS
+from loadtests.bench.results import Failure, Sample
+from loadtests.bench.server import Server
+from loadtests.bench.systems import READY_TIMEOUT_S, Place, System
+from loadtests.bench.workloads import (
+    IN_PROCESS,
+    MLP,
+    ORIENTATION_BATCHES,
+    ORIENTATION_CONNECTIONS,
+    Body,
+    complaint,
+    orientation,
+    post,
+    write_body,
+)
+
+WARM_UP_S = 2
+WARM_UP_CONNECTIONS = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run does."""
+
+    place: Place
+    systems: Sequence[System]
+    repeat: int
+    seconds: int
+    connections: Sequence[int]
+    with_orientation: bool = True
+
+
+Event = Sample | Failure
+
+
+def run(plan: Plan, say: Callable[[str], None]) -> Iterator[Event]:
+    """Yields as it measures, so that an interrupted run leaves what it has."""
+    process_tree.adopt_orphans()
+    for number in range(1, plan.repeat + 1):
+        one = _Round(plan, number, say)
+        if plan.with_orientation:
+            yield from one.in_process()
+        for system in plan.systems:
+            yield from one.measure(system)
+
+
+class _Round:
+    """All systems once."""
+
+    def __init__(self, plan: Plan, number: int, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._number = number
+        self._say = say
+        self._work = plan.place.work
+        self._images = [orientation(batch) for batch in ORIENTATION_BATCHES] if plan.with_orientation else []
+        self._bodies = {workload: write_body(workload, self._work) for workload in (MLP, *self._images)}
+        self._expected: dict[str, list[float]] = json.loads((self._work / "expected.json").read_text())
+
+    def measure(self, system: System) -> Iterator[Event]:
+        self._title(system.name)
+        try:
+            with Server(system.name, system.launch(self._plan.place)) as server:
+                yield from self._load(server, system, MLP, system.mlp)
+                if system.orientation is not None:
+                    for workload in self._images:
+                        yield from self._load(server, system, workload, system.orientation)
+        except BenchError as error:
+            self._say(f"  {error}")
+            yield Failure(self._number, system.name, str(error))
+
+    def in_process(self) -> Iterator[Sample]:
+        """The orientation model in a plain loop, with nothing around it."""
+        self._title(IN_PROCESS)
+        program = [self._plan.place.program("base", "python"), str(PEERS / "inprocess.py")]
+        for workload in self._images:
+            files = [str(self._work / "orientation.onnx"), str(self._work / f"{workload}.f32")]
+            raw = _json_from([*program, *files, str(self._plan.seconds)], timeout_s=self._plan.seconds + 60)
+            yield self._said(
+                Sample(
+                    round=self._number,
+                    system=IN_PROCESS,
+                    workload=workload,
+                    connections=1,
+                    requests=int(raw["runs"]),
+                    per_second=raw["runs"] / raw["seconds"],
+                    p50_ms=raw["p50_ms"],
+                    p99_ms=raw["p99_ms"],
+                    failed=0,
+                )
+            )
+
+    def _load(self, server: Server, system: System, workload: str, path: str) -> Iterator[Sample]:
+        """Waits for a right answer, warms up, and measures at each number of connections."""
+        url = self._find(
+            server, [f"http://127.0.0.1:{port}{path}" for port in system.ports(self._plan.place)], workload
+        )
+        tiny = workload == MLP
+        warm_up = WARM_UP_CONNECTIONS if tiny else ORIENTATION_CONNECTIONS[-1]
+        wrk.run(url, self._bodies[workload], connections=warm_up, seconds=WARM_UP_S)
+        for connections in self._plan.connections if tiny else ORIENTATION_CONNECTIONS:
+            yield self._sample(server, url, workload, connections)
+
+    def _find(self, server: Server, urls: Sequence[str], workload: str) -> str:
+        """The first of `urls` that gives the right answer, as soon as one does."""
+        right: list[str] = []
+
+        def ask() -> str | None:
+            wrong = None
+            for url in urls:
+                wrong = _wrong(url, self._bodies[workload], self._expected[workload])
+                if wrong is None:
+                    right.append(url)
+                    return None
+            return wrong
+
+        server.wait(ask, timeout_s=READY_TIMEOUT_S)
+        return right[0]
+
+    def _sample(self, server: Server, url: str, workload: str, connections: int) -> Sample:
+        before = process_tree.cpu_seconds(server.tree())
+        with process_tree.PeakMemory(server.tree) as memory:
+            load = wrk.run(url, self._bodies[workload], connections=connections, seconds=self._plan.seconds)
+        cpu_s = process_tree.cpu_seconds(server.tree()) - before
+        return self._said(
+            Sample(
+                round=self._number,
+                system=server.name,
+                workload=workload,
+                connections=connections,
+                requests=load.requests,
+                per_second=load.per_second,
+                p50_ms=load.p50_ms,
+                p99_ms=load.p99_ms,
+                failed=load.bad_status + load.socket_errors,
+                cpu_s=cpu_s,
+                rss_mb=memory.peak_bytes / 1e6,
+            )
+        )
+
+    def _title(self, name: str) -> None:
+        self._say(f"round {self._number}/{self._plan.repeat}: {name}")
+
+    def _said(self, sample: Sample) -> Sample:
+        self._say(_line(sample))
+        return sample
+
+
+def _wrong(url: str, body: Body, expected: list[float]) -> str | None:
+    try:
+        return complaint(post(url, body), expected)
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer: {error}"
+
+
+def _json_from(argv: list[str], *, timeout_s: float) -> dict[str, float]:
+    try:
+        ended = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        raise BenchError(f"{Path(argv[1]).name} failed: {error}") from error
+    raw: dict[str, float] = json.loads(ended.stdout)
+    return raw
+
+
+def _line(sample: Sample) -> str:
+    cost = "" if sample.cpu_s_per_1000 is None else f"{sample.cpu_s_per_1000:7.3f} CPU s/1000"
+    failed = f"  NOT OK {sample.failed}" if sample.failed else ""
+    return (
+        f"  {sample.workload:<14} c={sample.connections:<4} p50 {sample.p50_ms:8.3f} ms  p99 {sample.p99_ms:8.3f} ms  "
+        f"{sample.per_second:9.0f} req/s  {cost}{failed}"
+    )

@@ -1,0 +1,312 @@
+"""The systems that are compared: how each is started, where it answers, and what is special about its settings."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench.install import PEERS, triton_server
+from loadtests.bench.server import Launch, make_temp_dir
+
+ROOT = Path(__file__).parents[2]
+READY_TIMEOUT_S = 90.0
+GATEWAY_PORTS = 8
+CONFIG = "CONFIG"  # stands for the configuration file in --holdfast-cmd
+
+HOLDFAST_CMD = shlex.join([sys.executable, "-m", "serving.cli", "up", "-c", CONFIG])
+_PUBLISH = (sys.executable, "-m", "serving.cli", "models", "publish")
+
+# Settings of whoever starts the benchmark must not reach a system under test.
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MLP_ONNX", "OMP_NUM_THREADS")
+_DROPPED_PREFIXES = ("RAY_", "MLSERVER_", "BENTOML_", "HOLDFAST_")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens: its directory, the first of its ports, and the command that starts Holdfast."""
+
+    work: Path
+    port_base: int
+    holdfast_cmd: str = HOLDFAST_CMD
+
+    def port(self, offset: int) -> int:
+        return self.port_base + offset
+
+    def env(self, venv: str, extra: dict[str, str]) -> dict[str, str]:
+        """For a peer: the caller's environment without settings, the venv's programs first, the model's path."""
+        return _clean_env(self.work / venv / "bin") | {"MLP_ONNX": str(self.work / "mlp.onnx")} | extra
+
+    def program(self, venv: str, name: str) -> str:
+        return str(self.work / venv / "bin" / name)
+
+    def log(self, name: str) -> Path:
+        return self.work / "logs" / f"{name}.log"
+
+
+def _clean_env(programs: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in _DROPPED and not k.startswith(_DROPPED_PREFIXES)}
+    return kept | {"PATH": f"{programs}{os.pathsep}{kept.get('PATH', os.defpath)}"}
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table. `mlp` and `orientation` are paths; `ports` are where they may answer, best first."""
+
+    name: str
+    settings: str
+    launch: Callable[[Place], Launch]
+    ports: Callable[[Place], list[int]]
+    mlp: str
+    orientation: str | None = None
+
+
+def _floor(place: Place) -> Launch:
+    port = place.port(300)
+    argv = ["uvicorn", "floor_app:app", "--host", "127.0.0.1", "--port", str(port)]
+    return Launch(
+        argv=[place.program("base", argv[0]), *argv[1:], "--log-level", "warning", "--no-access-log"],
+        cwd=PEERS,
+        env=place.env("base", {}),
+        log=place.log("floor"),
+        ports=[port],
+    )
+
+
+def _mlserver(place: Place) -> Launch:
+    http, grpc, metrics = (place.port(offset) for offset in (400, 401, 402))
+    settings = {
+        "MLSERVER_HOST": "127.0.0.1",
+        "MLSERVER_HTTP_PORT": str(http),
+        "MLSERVER_GRPC_PORT": str(grpc),
+        "MLSERVER_METRICS_PORT": str(metrics),
+        "MLSERVER_DEBUG": "false",
+        "MLSERVER_PARALLEL_WORKERS": "0",
+    }
+    return Launch(
+        argv=[place.program("mlserver", "mlserver"), "start", "."],
+        cwd=PEERS / "mlserver",
+        env=place.env("mlserver", settings),
+        log=place.log("mlserver"),
+        ports=[http, grpc, metrics],
+    )
+
+
+def _litserve(place: Place) -> Launch:
+    port = place.port(500)
+    return Launch(
+        argv=[place.program("litserve", "python"), "litserve_app.py"],
+        cwd=PEERS,
+        env=place.env("litserve", {"PORT": str(port)}),
+        log=place.log("litserve"),
+        ports=[port],
+    )
+
+
+def _bento(place: Place) -> Launch:
+    port = place.port(600)
+    return Launch(
+        argv=[place.program("bento", "bentoml"), *shlex.split(f"serve bento_app:Mlp --host 127.0.0.1 --port {port}")],
+        cwd=PEERS,
+        env=place.env("bento", {"BENTOML_DO_NOT_TRACK": "True"}),
+        log=place.log("bento"),
+        ports=[port],
+    )
+
+
+def _triton(place: Place) -> Launch:
+    http, grpc = place.port(0), place.port(1)
+    server = triton_server(place.work)
+    packages = server.parent.parent
+    options = [
+        f"--model-repository={place.work / 'triton-models'}",
+        f"--backend-directory={server / 'backends'}",
+        *shlex.split(f"--http-address 127.0.0.1 --http-port {http} --grpc-address 127.0.0.1 --grpc-port {grpc}"),
+        "--allow-metrics=false",
+    ]
+    libraries = str(Path(sys.base_prefix) / "lib")  # the stub is linked with libpython
+    env = {
+        "VIRTUAL_ENV": str(place.work / "triton"),
+        "LD_LIBRARY_PATH": libraries,
+        "PYTHONPATH": f"{packages}{os.pathsep}{server / 'backends' / 'python'}",
+    }
+    return Launch(
+        argv=[str(server / "bin" / "tritonserver"), *options],
+        cwd=place.work,
+        env=place.env("triton", env),
+        log=place.log("triton"),
+        ports=[http, grpc],
+    )
+
+
+def _ray_env(temp_dir: Path) -> dict[str, str]:
+    return {"RAY_TMPDIR": str(temp_dir), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+
+
+def _rayserve_default(place: Place) -> Launch:
+    temp_dir = make_temp_dir()
+    port = place.port(700)
+    return Launch(
+        argv=_rayserve_argv(place, port, temp_dir),
+        cwd=PEERS,
+        env=place.env("ray", _ray_env(temp_dir)),
+        log=place.log("rayserve"),
+        ports=[port],
+        temp_dir=temp_dir,
+    )
+
+
+def _rayserve_tuned(place: Place) -> Launch:
+    temp_dir = make_temp_dir()
+    port, stats, replicas = place.port(800), place.port(801), (place.port(810), place.port(840))
+    settings = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+        # The rest says where things listen and live, and how long a stop takes.
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas[1]),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{temp_dir}/haproxy/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{temp_dir}/haproxy/admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{temp_dir}/haproxy",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{temp_dir}/haproxy/server-state",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    }
+    return Launch(
+        argv=[*_rayserve_argv(place, port, temp_dir), "--quiet"],
+        cwd=PEERS,
+        env=place.env("ray", _ray_env(temp_dir) | settings),
+        log=place.log("rayserve_tuned"),
+        ports=[port, stats],
+        temp_dir=temp_dir,
+    )
+
+
+def _rayserve_argv(place: Place, port: int, temp_dir: Path) -> list[str]:
+    return [place.program("ray", "python"), "rayserve_app.py", f"--port={port}", f"--temp-dir={temp_dir}"]
+
+
+_SERVE_CONFIG = """\
+proxy_location: Disabled
+applications:
+  - name: holdfast
+    import_path: serving.app:build
+    route_prefix: /
+    args:
+      state_dir: {state}
+      store: {state}/models
+      http: {{host: 127.0.0.1, port: {port}, gateway_ports: [{first}, {last}]}}
+      gateway: {{replicas: 1}}
+      models:
+        - {{name: mlp, versions: [v1], stable: v1}}
+        - {{name: orientation, versions: [v1], stable: v1}}
+"""
+
+
+def serve_config(state: Path, *, port: int, gateway_ports: list[int]) -> str:
+    """The file that Holdfast is started with; everything not named is its default."""
+    return _SERVE_CONFIG.format(state=state, port=port, first=gateway_ports[0], last=gateway_ports[-1])
+
+
+def _gateway_ports(place: Place) -> list[int]:
+    return [place.port(110 + replica) for replica in range(GATEWAY_PORTS)]
+
+
+def _holdfast(place: Place) -> Launch:
+    """The gateway, its HAProxy and both models; every start has a fresh state directory and store."""
+    temp_dir = make_temp_dir()
+    config = temp_dir / "serve_config.yaml"
+    config.write_text(serve_config(temp_dir, port=place.port(10), gateway_ports=_gateway_ports(place)))
+    publish = [
+        [
+            *_PUBLISH,
+            str(place.work / f"{name}.onnx"),
+            *shlex.split(f"--name {name} --version v1 --store {temp_dir}/models"),
+        ]
+        for name in ("mlp", "orientation")
+    ]
+    return Launch(
+        argv=[str(config) if word == CONFIG else word for word in shlex.split(place.holdfast_cmd)],
+        cwd=ROOT,
+        env=_clean_env(Path(sys.executable).parent) | _ray_env(temp_dir),
+        log=place.log("holdfast"),
+        ports=[place.port(10), *_gateway_ports(place)],
+        temp_dir=temp_dir,
+        before=publish,
+    )
+
+
+_V2_MLP = "/v2/models/mlp/infer"
+_V2_ORIENTATION = "/v2/models/orientation/infer"
+
+# In the order in which they run in every round: those that are compared most stand side by side.
+SYSTEMS = (
+    System(
+        name="floor",
+        settings="uvicorn and ONNX Runtime in one process, no protection at all: the least a Python server can cost",
+        launch=_floor,
+        ports=lambda place: [place.port(300)],
+        mlp="/",
+    ),
+    System(
+        name="mlserver",
+        settings="adaptive batching, no extra inference process",
+        launch=_mlserver,
+        ports=lambda place: [place.port(400)],
+        mlp=_V2_MLP,
+    ),
+    System(
+        name="litserve",
+        settings="batching, one worker, one API server",
+        launch=_litserve,
+        ports=lambda place: [place.port(500)],
+        mlp="/predict",
+    ),
+    System(
+        name="bento",
+        settings="adaptive batching, one worker, no access log",
+        launch=_bento,
+        ports=lambda place: [place.port(600)],
+        mlp="/infer",
+    ),
+    System(
+        name="rayserve",
+        settings="Ray Serve alone: a gateway and a model deployment, default settings",
+        launch=_rayserve_default,
+        ports=lambda place: [place.port(700)],
+        mlp="/",
+    ),
+    System(
+        name="rayserve_tuned",
+        settings="the same with HAProxy (no metrics), throughput optimised, no access log, workers at niceness 0",
+        launch=_rayserve_tuned,
+        ports=lambda place: [place.port(800)],
+        mlp="/",
+    ),
+    System(
+        name="triton",
+        settings="Triton 2.51, Python backend, dynamic batching without a delay",
+        launch=_triton,
+        ports=lambda place: [place.port(0)],
+        mlp=_V2_MLP,
+        orientation=_V2_ORIENTATION,
+    ),
+    System(
+        name="holdfast",
+        settings="through its HAProxy, one gateway replica",
+        launch=_holdfast,
+        ports=lambda place: [place.port(10)],
+        mlp=_V2_MLP,
+        orientation=_V2_ORIENTATION,
+    ),
+    System(
+        name="holdfast_direct",
+        settings="straight to the gateway replica's own listener",
+        launch=_holdfast,
+        ports=_gateway_ports,
+        mlp=_V2_MLP,
+    ),
+)
