@@ -1,0 +1,115 @@
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+
+import pytest
+
+from loadtests.bench import plot, report
+from loadtests.bench.results import Failure, Results, Sample
+
+
+def sample(system: str, workload: str, connections: int, per_second: float, *, number: int = 1) -> Sample:
+    figures = {"p50_ms": 0.5, "p99_ms": 2.0, "cpu_s": 0.25, "rss_mb": 120.0}
+    return Sample(number, system, workload, connections, requests=500, per_second=per_second, failed=0, **figures)
+
+
+def results(*samples: Sample) -> Results:
+    machine = {"cpu": "Abacus 9", "cores": 2, "memory_gb": 8, "kernel": "6", "python": "3.11", "load_before": 0.1}
+    settings = {"repeat": 1, "seconds": 6, "connections": [1, 32], "systems": {"triton": "dynamic batching"}}
+    return Results("2030-01-01", machine, {"triton": {"numpy": "1.26.4"}}, settings, list(samples))
+
+
+MEASURED = results(
+    sample("triton", "mlp", 1, 3000.0),
+    sample("triton", "mlp", 32, 10_000.0),
+    sample("holdfast", "mlp", 1, 4500.0),
+    sample("holdfast", "mlp", 32, 20_000.0),
+    sample("in-process", "orientation-b8", 1, 40.0),
+    sample("holdfast", "orientation-b8", 1, 30.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (0.10234, "0.102"),
+        (0.9996, "1.00"),
+        (9.87, "9.87"),
+        (31.83, "31.8"),
+        (457.4, "457"),
+        (999.7, "1\u202f000"),
+        (17_112, "17\u202f100"),
+        (1_234_567, "1\u202f230\u202f000"),
+    ],
+)
+def test_a_number_shows_three_figures(value: float | None, text: str) -> None:
+    assert report.number(value) == text
+
+
+def test_a_table_has_a_rule_and_as_many_cells_in_every_row() -> None:
+    assert report.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
+
+
+def test_every_table_of_the_page_is_rectangular() -> None:
+    lines = report.render(MEASURED).splitlines()
+    neighbours = [(a, b) for a, b in pairwise(lines) if a.startswith("|") and b.startswith("|")]
+
+    assert neighbours
+    assert all(a.count("|") == b.count("|") for a, b in neighbours)
+
+
+def test_the_page_names_machine_and_versions_and_says_what_counts() -> None:
+    page = report.render(MEASURED)
+
+    assert "Abacus 9, 2 cores" in page
+    assert "triton: numpy 1.26.4" in page
+    assert "Absolute figures drift" in page
+
+
+def test_the_page_shows_figures_and_ratios() -> None:
+    page = report.render(MEASURED)
+
+    assert "| triton | 3\u202f000 | 0.500 | 2.00 | 10\u202f000 | 0.500 | 2.00 | 0 |" in page
+    assert "| triton | 1.00 (1.00-1.00) | 1.50 (1.50-1.50) | 2.00 (2.00-2.00) | 1.00 (1.00-1.00) |" in page
+
+
+def test_images_are_counted_one_by_one_and_compared_with_the_model_alone() -> None:
+    assert "| holdfast | 8 | 1 | 240 | 0.500 | 2.00 | 0.500 | 0.750 (0.750-0.750) | 0 |" in report.render(MEASURED)
+
+
+def test_what_could_not_be_measured_is_on_the_page() -> None:
+    broken = results(sample("triton", "mlp", 1, 3000.0))
+    broken.failures.append(Failure(2, "bento", "not ready after 90 s"))
+
+    page = report.render(broken)
+
+    assert "round 2, bento: not ready after 90 s" in page
+    assert "Ratios" not in page  # Holdfast is not there to be compared
+
+
+def test_the_picture_is_xml_with_a_dot_for_every_figure_inside_its_frame() -> None:
+    picture = ET.fromstring(plot.render(MEASURED))  # noqa: S314  written by the code under test
+    namespace = "{http://www.w3.org/2000/svg}"
+    dots = [dot for dot in picture.iter(f"{namespace}circle") if dot.find(f"{namespace}title") is not None]
+    _, _, width, height = map(float, picture.attrib["viewBox"].split())
+
+    assert len(dots) == 4 + 2 * 2  # req/s at two c of two systems; p50 and p99 of both
+    assert all(0 < float(dot.attrib["cx"]) < width and 0 < float(dot.attrib["cy"]) < height for dot in dots)
+
+
+def test_a_faster_system_stands_further_right() -> None:
+    scale = plot.log_scale([30.0, 20_000.0], left=100, right=400)
+
+    assert (scale(10), scale(100_000)) == (100, 400)
+    assert scale(100) < scale(1000)
+    assert scale.ticks() == [10, 100, 1000, 10_000, 100_000]
+
+
+def test_equal_values_still_make_a_scale() -> None:
+    assert plot.log_scale([100.0], left=0, right=1)(100) == 0
+
+
+def test_nothing_measured_is_a_page_and_a_picture_all_the_same() -> None:
+    assert "Benchmarks" in report.render(results())
+    assert plot.render(results()).startswith("<svg")
