@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -24,6 +24,9 @@ from serving.errors import InvalidRequest
 from serving.protocol.decode import RequestDecoder
 from serving.protocol.elements import BINARY_ONLY
 from serving.protocol.encode import EncodedBody, encode_infer
+
+# How long an example takes says something about the machine, nothing about the codec.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 ANSWER = (TensorSpec("y", "FP32", (-1, 3)),)
 
@@ -84,6 +87,7 @@ def assert_same(mine: Tensors, theirs: Tensors) -> None:
 
 
 @given(tensors())
+@unhurried
 def test_binary_brings_back_the_very_bits(some: Tensors) -> None:
     back = sent_and_back(some, {tensor.name: True for tensor in some})
     assert_same(some, back)
@@ -93,16 +97,19 @@ def test_binary_brings_back_the_very_bits(some: Tensors) -> None:
 
 
 @given(tensors(text_only=True))
+@unhurried
 def test_json_brings_back_every_value(some: Tensors) -> None:
     assert_same(some, sent_and_back(some, {tensor.name: False for tensor in some}))
 
 
 @given(tensors(text_only=True), st.lists(st.booleans(), min_size=3, max_size=3))
+@unhurried
 def test_forms_mix(some: Tensors, binary: list[bool]) -> None:
     assert_same(some, sent_and_back(some, {tensor.name: each for tensor, each in zip(some, binary, strict=False)}))
 
 
 @given(tensors(text_only=True))
+@unhurried
 def test_nested_data_is_the_same_as_flat(some: Tensors) -> None:
     kept = tuple(each for each in some if each.datatype != "BYTES" and each.shape)
     entries = [
@@ -115,6 +122,7 @@ def test_nested_data_is_the_same_as_flat(some: Tensors) -> None:
 
 
 @given(arrays.arrays(np.float32, 8, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+@unhurried
 def test_floats_are_written_as_short_as_they_can_be(array: Array) -> None:
     answer = InferenceResponse("m", "1", (Tensor("y", "FP32", array),))
     body = encode_infer(answer, InferenceRequest("m", ())).body.decode()
@@ -187,19 +195,20 @@ def outcome(body: bytes, json_length: int | None = None) -> list[Any] | str:
 
 
 @given(spoilt())
-@settings(max_examples=400)
+@settings(unhurried, max_examples=400)
 def test_a_spoilt_body_is_read_or_refused(body: bytes) -> None:
     assert outcome(body)
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(0, 250))
+@unhurried
 @example(b"", 0)
 def test_random_bytes_are_refused(body: bytes, json_length: int | None) -> None:
     assert isinstance(outcome(body, json_length), str)
 
 
 @given(spoilt())
-@settings(max_examples=300)
+@settings(unhurried, max_examples=300)
 def test_the_quick_way_and_the_careful_way_agree(body: bytes) -> None:
     """A NaN in a key that nobody reads sends the whole body the careful way."""
     quick, careful = outcome(body), outcome(b'{"careful":NaN,' + body[1:])

@@ -9,7 +9,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
@@ -84,6 +84,7 @@ def test_a_corrupt_body_is_invalid(encoding: str, packed: bytes, text: str) -> N
 
 
 @given(st.binary(max_size=60), st.sampled_from(["gzip", "deflate"]))
+@settings(deadline=None)
 def test_random_bytes_do_no_harm(body: bytes, encoding: str) -> None:
     with contextlib.suppress(InvalidRequest, PayloadTooLarge):
         assert len(decompress(body, encoding, max_bytes=100)) <= 100

@@ -207,6 +207,7 @@ class TestText:
             (body(data=[[1.0], [2.0]]), "inputs[0].data: 2 entries where the shape has 1"),
             (body(data=[[1.0, 2.0, 3.0]]), "inputs[0].data[0]: 3 entries where the shape has 2"),
             (body(data=[1.0, [2.0]], shape=[2, 2]), "inputs[0].data[0]: expected an array, got 1.0"),
+            (body(data=[[1], [2, 3, 4]], shape=[2, 2]), "inputs[0].data[0]: 1 entries where the shape has 2"),
             (body(data=[[1.0, [2.0]]]), "inputs[0].data[0][1]: expected a number, got an array"),
             (body(data=[[1.0, 2], [3, None]], shape=[2, 2]), "inputs[0].data[1][1]: expected a number, got null"),
             (body(outputs=[{"name": "z"}]), "output 'z': the model has no such output, only 'y', 'label'"),
@@ -300,6 +301,10 @@ class TestText:
     def test_of_rows_without_elements(self) -> None:
         wide = decoder(shape=(-1, -1))
         assert fault(wide, body([], [1000, 0])) == "input 'x': shape [1000, 0] is rows without elements"
+
+    def test_of_rows_too_many_that_have_no_elements(self) -> None:
+        free = decoder(shape=(-1, -1), batched=False)
+        assert fault(free, body([[], [], []], [2, 0])) == "inputs[0].data: 3 entries where the shape has 2"
 
     def test_of_an_empty_tensor_that_claims_to_be_large(self) -> None:
         free = decoder(shape=(-1, -1), batched=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.http._utils import _get_error
 from tritonclient.utils import np_to_triton_dtype
@@ -78,6 +78,7 @@ def test_its_classification_is_refused_clearly() -> None:
 
 
 @given(binary=st.lists(st.booleans(), min_size=len(ARRAYS), max_size=len(ARRAYS)))
+@settings(deadline=None)
 def test_it_reads_our_answers(binary: list[bool]) -> None:
     outputs = []
     for datatype, array in ARRAYS.items():
