@@ -3,7 +3,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+# A venv that lost its pyvenv.cfg is the machine's own Python: pip must refuse to write there.
+PIP := $(BIN)/python -m pip install --require-virtualenv --disable-pip-version-check --progress-bar off
 STORE ?= .holdfast/models
 PACKAGES := serving models fallbacks loadtests
 ARGS ?=
@@ -23,10 +24,12 @@ help: ## list what can be done (this)
 # Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
 env: $(VENV)/.project ## create .venv from requirements.lock and install the project into it
 
-# An interrupted `python -m venv` leaves a python without pip, so pip is what proves the venv whole.
-# pip's own words go to a file: people see a line now and then, and the reason if it fails.
+# Whatever was interrupted while making or removing it: a venv is whole only if its python says that it is in one
+# and has a pip there. pip's own words go to a file: people see a line now and then, and the reason if it fails.
+WHOLE := import sys, pip; sys.exit(sys.prefix == sys.base_prefix)
 $(VENV)/.packages: requirements.lock
-	@test -x $(BIN)/pip || { echo "env: creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
+	@$(BIN)/python -c '$(WHOLE)' 2>/dev/null \
+	    || { echo "env: creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
 	@total=$$(grep -c '==' $<); echo "env: installing $$total pinned packages (some minutes the first time)"; \
 	$(PIP) --requirement $< 2>$(VENV)/pip.log \
 	    | awk -v total=$$total '/^Collecting/ && ++n % 25 == 0 { print "env: found " n " of " total; fflush() } \
@@ -90,6 +93,7 @@ lock: env ## pin everything in requirements.lock again (ARGS=--upgrade for newer
 	@echo "lock: $$(grep -c '==' requirements.lock) packages pinned"
 
 clean: ## remove .venv and caches; models in .holdfast and results in .bench stay
+	@rm -f $(VENV)/.packages $(VENV)/.project # first: an interrupted clean must not look like a whole venv
 	@rm -rf $(VENV) build dist *.egg-info requirements.lock.new \
 	    .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
