@@ -70,12 +70,22 @@ def example_fault(example: Example, signature: Signature) -> str | None:
         if len(specs) != len(arrays):
             return f"{len(arrays)} {side} where the signature has {len(specs)}"
         for spec, array in zip(specs, arrays, strict=True):
-            fault = _array_fault(spec, array)
+            fault = array_fault(spec, array)
             if fault is not None:
                 return f"golden {side}: '{spec.name}' {fault}"
             rows.update(array.shape[:1])
     if signature.batched and (len(rows) != 1 or 0 in rows):
         return f"golden examples need the same number of rows in every tensor, at least one, not {sorted(rows)}"
+    return None
+
+
+def array_fault(spec: TensorSpec, array: Array) -> str | None:
+    """Why an array isn't one for this tensor, by datatype or shape, or None."""
+    wanted = DATATYPES[spec.datatype].dtype
+    if array.dtype != wanted:
+        return f"is {array.dtype}, and {spec.datatype} needs {wanted}"
+    if not spec.fits(array.shape):
+        return f"has shape {list(array.shape)}, not {list(spec.shape)}"
     return None
 
 
@@ -149,15 +159,6 @@ def _get(entries: Mapping[str, Array], key: str, spec: TensorSpec) -> Array:
         raise InvalidGolden(f"there is no {error} among the golden examples") from error
     except ValueError as error:
         raise InvalidGolden(f"golden example '{key}': {error}") from error
-
-
-def _array_fault(spec: TensorSpec, array: Array) -> str | None:
-    wanted = DATATYPES[spec.datatype].dtype
-    if array.dtype != wanted:
-        return f"is {array.dtype}, and {spec.datatype} needs {wanted}"
-    if not spec.fits(array.shape):
-        return f"has shape {list(array.shape)}, not {list(spec.shape)}"
-    return None
 
 
 def _value_fault(spec: TensorSpec, array: Array, wanted: Array, golden: Golden) -> str | None:

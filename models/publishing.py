@@ -26,6 +26,7 @@ from models.errors import (
 from models.golden import (
     GOLDEN_FILE,
     Example,
+    array_fault,
     check_example,
     difference,
     example_fault,
@@ -188,6 +189,10 @@ def _record(candidate: _Candidate, inputs: Inputs) -> Example:
     signature = candidate.signature
     if inputs.keys() != {spec.name for spec in signature.inputs}:
         raise InvalidGolden(f"golden inputs: {sorted(inputs)} where the model has {[s.name for s in signature.inputs]}")
+    for spec in signature.inputs:
+        fault = array_fault(spec, inputs[spec.name])
+        if fault is not None:
+            raise InvalidGolden(f"golden inputs: '{spec.name}' {fault}")
     ordered = tuple(inputs[spec.name] for spec in signature.inputs)
     return Example(ordered, tuple(candidate.backend.run(inputs)))
 

@@ -1,14 +1,13 @@
 """Takes out of a ``.pt2`` archive what is data, and refuses what would run as code when it is loaded.
 
 ``torch.export.load`` unpickles example inputs, custom objects and some weights, loads compiled libraries, evaluates
-the expressions of symbolic sizes, and writes names into generated source. So an archive is rebuilt first: plain
+expressions of symbolic sizes and guards, and writes names into generated source. So an archive is rebuilt first: plain
 weights, the graph, nothing else, with every name, operator and expression checked. What comes out holds no pickle.
 Not here: running the graph (``models.backends.torch_export``). This imports no torch.
 """
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import re
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from models.backends.pt2_expressions import check_guard, check_size
 from models.errors import InvalidArtifact
 
 _KEPT: Final = re.compile(
@@ -28,16 +28,12 @@ _CONFIGS: Final = ("data/weights/model_weights_config.json", "data/constants/mod
 _PROGRAM: Final = "models/model.json"
 _EXAMPLE_INPUTS: Final = "data/sample_inputs/model.pt"
 _NAME: Final = re.compile(r"[A-Za-z0-9_.]*")
+_TREE: Final = re.compile(r"""[A-Za-z0-9_.,:\[\]{}"\\ -]*""")  # JSON of names: no quote or bracket to break out with
 _OPERATOR: Final = re.compile(
     r"torch\.ops\.(aten|prims|higher_order|quantized|quantized_decomposed)"
     r"\.(?!from_file|save|load)(\w+)(\.[A-Za-z]\w*)?"
     r"|torch\.(_?sym_\w+)|math\.[a-z]\w*|_operator\.(?!attrgetter|itemgetter|methodcaller|call)[a-z]\w*"
 )
-_SIZE_FUNCTION: Final = re.compile(r"[A-Z][A-Za-z]*")
-_SIZE_NODES: Final = (
-    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare,
-    ast.operator, ast.unaryop, ast.cmpop, ast.expr_context,
-)  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
@@ -122,42 +118,38 @@ def _clean(graph: dict[str, Any]) -> None:
     for node in _objects(graph):
         if "metadata" in node:
             node["metadata"] = {}
-        for key in ("target", "as_operator"):
-            if isinstance(node.get(key), str) and "inputs" in node | {"inputs": key == "as_operator"}:
-                _check_operator(node[key])
-        if isinstance(node.get("expr_str"), str):
-            _check_size(node["expr_str"])
-        if isinstance(node.get("name"), str) and not _NAME.fullmatch(node["name"]):
-            raise InvalidArtifact(f"'{node['name']}' isn't a name that a graph can have")
+        for key, value in node.items():
+            _check_field(key, value)
+
+
+def _check_field(key: str, value: Any) -> None:
+    if key == "guards_code":
+        for guard in value:
+            check_guard(str(guard))
+    elif key == "forward_arg_names":
+        for name in value or ():
+            _check_name(str(name))
+    elif not isinstance(value, str):
+        return
+    elif key == "expr_str":
+        check_size(value)
+    elif key == "name" or key.endswith("_name"):
+        _check_name(value)
+    elif key in ("in_spec", "out_spec"):
+        if not _TREE.fullmatch(value) or "\\u" in value:
+            raise InvalidArtifact(f"{key} '{value}' isn't a tree of plain names")
+    elif key in ("target", "as_operator"):
+        _check_operator(value)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidArtifact(f"'{name}' isn't a name that a graph can have")
 
 
 def _check_operator(target: str) -> None:
     if not _OPERATOR.fullmatch(target):
         raise InvalidArtifact(f"operator '{target}' isn't one of torch's own")
-
-
-def _check_size(expression: str) -> None:
-    """Sizes are sums and products of symbols; torch hands them to a Python evaluator."""
-    try:
-        tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError, MemoryError) as error:
-        raise InvalidArtifact(f"size '{expression}' can't be read") from error
-    symbols = {
-        id(node.args[0])
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Symbol" and node.args
-    }
-    for node in ast.walk(tree):
-        if not isinstance(node, _SIZE_NODES):
-            good = False
-        elif isinstance(node, ast.Call):
-            good = isinstance(node.func, ast.Name) and _SIZE_FUNCTION.fullmatch(node.func.id) is not None
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            good = id(node) in symbols and re.fullmatch(r"[A-Za-z_]\w*", node.value) is not None
-        else:
-            good = True
-        if not good:
-            raise InvalidArtifact(f"size '{expression}' isn't an expression of sizes")
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -75,8 +75,9 @@ def load(path: Path, signature: Signature, *, threads: int) -> TorchBackend:
     """The model in ``path``; ``threads`` compute one run, of every torch model in this process."""
     torch.set_num_threads(threads)
     exported = _open(path)
-    if exported.graph_signature.user_inputs_to_mutate or exported.graph_signature.buffers_to_mutate:
-        raise InvalidArtifact(f"'{path.name}' changes its inputs or itself while it runs")
+    own = [name for name in _changed(exported) if name not in _input_nodes(exported)]
+    if own or exported.graph_signature.buffers_to_mutate:
+        raise InvalidArtifact(f"'{path.name}' changes its own weights or buffers while it runs")
     at = {name: index for index, name in enumerate(_output_names(exported))}
     for spec in signature.outputs:
         if spec.name not in at:
@@ -89,11 +90,14 @@ class TorchBackend:
     """One exported program. Tensors share their memory with the arrays that come in."""
 
     def __init__(self, exported: ExportedProgram, signature: Signature, order: list[int]) -> None:
-        # Not the module itself: its hooks compare argument trees and cost more than a small model. Its forward still
-        # checks every size that the program was specialised for.
-        self._forward: Callable[..., Any] = exported.module().forward
         self._in_spec = exported.call_spec.in_spec
         self._inputs = _input_nodes(exported)
+        # Guards are only made with example inputs at hand, of which they take the structure. Without guards a program
+        # that was specialised for certain sizes would give wrong answers to others.
+        exported.example_inputs = pytree.tree_unflatten([torch.empty(0)] * len(self._inputs), self._in_spec)
+        # Not the module itself: its hooks compare argument trees and cost more than a small model.
+        self._forward: Callable[..., Any] = exported.module().forward
+        self._changed = {*_changed(exported), *exported.graph_signature.user_inputs_to_mutate.values()}
         self._flat = self._in_spec == pytree.tree_structure((tuple(self._inputs), {}))
         self._order = order
         self._bf16 = {spec.name for spec in signature.inputs if spec.datatype == "BF16"}
@@ -114,7 +118,7 @@ class TorchBackend:
         return self._forward(*args, **kwargs)
 
     def _tensor(self, name: str, array: Array) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = torch.from_numpy(array.copy() if name in self._changed else np.ascontiguousarray(array))
         return tensor.view(torch.bfloat16) if name in self._bf16 else tensor
 
 
@@ -131,6 +135,32 @@ def _open(path: Path) -> ExportedProgram:
         return torch.export.load(archive)
     except Exception as error:  # torch raises anything from KeyError to AssertionError
         raise InvalidArtifact(f"torch can't open '{path.name}': {type(error).__name__}: {error}") from error
+
+
+def _changed(exported: ExportedProgram) -> set[str]:
+    """The names of the graph's own inputs that it writes to, itself or through a view of them."""
+    changed: set[str] = set()
+    for node in exported.graph.nodes:
+        for argument in _aliased(node, written=True):
+            while argument.op == "call_function" and (behind := _aliased(argument, written=False)):
+                argument = behind[0]  # noqa: PLW2901 - follows a chain of views to where it begins
+            if argument.op == "placeholder":
+                changed.add(argument.name)
+    return changed
+
+
+def _aliased(node: Any, *, written: bool) -> list[Any]:
+    """The arguments of an operator that it writes to, or else that its result may be a view of."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return []
+    values = {**dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)), **node.kwargs}
+    return [
+        values[argument.name]
+        for argument in schema.arguments
+        if argument.alias_info is not None and (argument.alias_info.is_write or not written)
+        if isinstance(values.get(argument.name), torch.fx.Node)
+    ]
 
 
 def _input_nodes(exported: ExportedProgram) -> list[str]:

@@ -33,7 +33,7 @@ class Split(NamedTuple):
 
 def digits_split() -> Split:
     """The 1797 handwritten digits of scikit-learn, pixel / 16, always with the same 450 held out."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - only where it is used: it takes a second
+    from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(_SEED).permutation(len(labels))
@@ -48,7 +48,7 @@ def orientation_input(image: Array) -> Array:
     The short side becomes 256 pixels (Lanczos), the middle 224 x 224 are kept, and each channel is normalised with
     the usual ImageNet figures in the order in which it comes. This is what the model's own package does.
     """
-    import cv2  # noqa: PLC0415 - as above
+    import cv2
 
     height, width = image.shape[:2]
     scale = _SHORT_SIDE / min(height, width)
@@ -62,7 +62,7 @@ def orientation_input(image: Array) -> Array:
 
 def text_page() -> Array:
     """A drawn page of text, UINT8 [480, 480, 3]: upright, for ``orientation`` to look at."""
-    import cv2  # noqa: PLC0415 - as above
+    import cv2
 
     page = np.full((480, 480, 3), 255, dtype=np.uint8)
     lines = ("Holdfast keeps on", "answering while", "replicas, models,", "versions and even", "machines fail it.")

@@ -24,7 +24,7 @@ _CLASSES = len(DIGIT_LABELS)
 
 def make_v1(split: Split, folder: Path) -> Path:
     """A torch network with one small hidden layer, exported as ``.pt2`` with a variable batch."""
-    import torch  # noqa: PLC0415 - two seconds that the other models don't need
+    import torch
 
     torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
@@ -41,7 +41,7 @@ def make_v1(split: Split, folder: Path) -> Path:
 
 def make_v2(split: Split, folder: Path) -> Path:
     """A scikit-learn perceptron with a wider hidden layer, as ONNX."""
-    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415 - as above
+    from sklearn.neural_network import MLPClassifier
 
     model = MLPClassifier((96,), alpha=1e-3, batch_size=64, learning_rate_init=3e-3, max_iter=40, random_state=_SEED)
     model.n_iter_no_change = model.max_iter  # a fixed number of rounds, without a warning that it might go on
@@ -51,7 +51,7 @@ def make_v2(split: Split, folder: Path) -> Path:
 
 def make_lite(split: Split, folder: Path) -> Path:
     """A logistic regression, as ONNX."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - as above
+    from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=1.0, max_iter=200)
     _fit(model, split)
@@ -59,8 +59,8 @@ def make_lite(split: Split, folder: Path) -> Path:
 
 
 def _fit(model: Any, split: Split) -> None:
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - as above
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of rounds is chosen, see above
@@ -68,7 +68,7 @@ def _fit(model: Any, split: Split) -> None:
 
 
 def _export(layers: Any, folder: Path) -> Path:
-    import torch  # noqa: PLC0415 - as above
+    import torch
 
     class Digits(torch.nn.Module):
         def __init__(self) -> None:
@@ -91,7 +91,7 @@ def _export(layers: Any, folder: Path) -> Path:
 
 
 def _write_onnx(layers: Sequence[tuple[Array, Array]], path: Path) -> Path:
-    from onnx import TensorProto, checker, helper, numpy_helper, save  # noqa: PLC0415 - as above
+    from onnx import TensorProto, checker, helper, numpy_helper, save
 
     nodes, weights, current = [], [], "image"
     for index, (weight, bias) in enumerate(layers):

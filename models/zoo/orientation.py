@@ -25,7 +25,7 @@ def model_file() -> Path:
 
 def labels(path: Path) -> tuple[str, ...]:
     """The classes in the model's own order, one a line in its metadata: degrees by which the page is turned."""
-    import onnxruntime  # noqa: PLC0415 - only where it is used
+    import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return tuple(session.get_modelmeta().custom_metadata_map["character"].splitlines())
