@@ -5,13 +5,24 @@ Not here: the parts (``serving.deployments``), starting Ray (``serving.cli``).
 
 from __future__ import annotations
 
+import logging
 import uuid
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
 
-from serving.deployments import GATEWAY_DEPLOYMENT, QUIET, ControlReplica, GatewayReplica, HaproxyReplica
+from serving.deployments import (
+    APPLICATION,
+    GATEWAY_DEPLOYMENT,
+    QUIET,
+    ControlReplica,
+    GatewayReplica,
+    HaproxyReplica,
+    application_status,
+    reason_in,
+)
 from serving.settings import Settings, absolute, parse_settings
 
 
@@ -20,10 +31,43 @@ def build(args: dict[str, Any]) -> Any:
     return build_from(absolute(parse_settings(args), Path.cwd()))
 
 
+def start_ray() -> None:
+    """A Ray of this process's own, on this machine; ``serving.cluster.set_ray_environment`` goes before."""
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+
+
+def stop_ray() -> None:
+    """End every application, politely, and then Ray."""
+    if ray.is_initialized():
+        serve.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
+
+
+def deploy(settings: Settings) -> None:
+    """Hand the application to Serve; returns before anything runs."""
+    serve.start(proxy_location="Disabled")
+    target = serve.RunTarget(build_from(settings), name=APPLICATION, route_prefix="/")
+    serve.run_many(
+        [target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
+    )
+
+
+def failure() -> str | None:
+    """Why the application can't come up, if Serve has given it up."""
+    status, message = application_status(APPLICATION)
+    return reason_in(message) if status == "DEPLOY_FAILED" else None
+
+
 def build_from(settings: Settings) -> Any:
     """Every deployment of an application gets a folder of its own for what lives only as long as it does."""
     run_dir = str(Path(settings.state_dir) / "run" / uuid.uuid4().hex[:8])
-    control = serve.deployment(
+    control: Any = serve.deployment(
         ControlReplica,
         name="Control",
         num_replicas=1,
@@ -32,7 +76,7 @@ def build_from(settings: Settings) -> Any:
         logging_config=QUIET,
         ray_actor_options=NO_CPUS,
     )
-    haproxy = serve.deployment(
+    haproxy: Any = serve.deployment(
         HaproxyReplica,
         name="Haproxy",
         num_replicas=1,
@@ -43,7 +87,7 @@ def build_from(settings: Settings) -> Any:
         logging_config=QUIET,
         ray_actor_options=NO_CPUS,
     )
-    gateway = serve.deployment(
+    gateway: Any = serve.deployment(
         GatewayReplica,
         name=GATEWAY_DEPLOYMENT,
         num_replicas=settings.gateway.replicas,

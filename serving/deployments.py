@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -18,13 +19,14 @@ import msgspec
 import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
-from ray.serve._private.request_router import PowerOfTwoChoicesRequestRouter
+from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
 from models.errors import ModelError
 from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.channel.address import Address, UnixAddress, parse_address
+from serving.channel.watchers import WATCHERS, OnReplicas
 from serving.clock import SystemClock
 from serving.errors import (
     Internal,
@@ -52,51 +54,14 @@ METADATA_NODE = "holdfast_node"
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
-OnReplicas = Callable[[Mapping[str, Address]], None]
 
-
-class Watchers:
-    """Who in this process wants to know the replicas of an application.
-
-    Serve's routers run in the caller's process and hear of every change; ``MembershipRouter`` tells this object.
-    """
-
-    def __init__(self) -> None:
-        self._replicas: dict[str, dict[str, Address]] = {}
-        self._watching: dict[str, Callable[[], None]] = {}
-
-    def changed(self, application: str, replicas: dict[str, Address]) -> None:
-        self._replicas[application] = replicas
-        if (tell := self._watching.get(application)) is not None:
-            tell()
-
-    def watch(self, application: str, on_replicas: OnReplicas) -> None:
-        """Call ``on_replicas`` on the running loop, now and at every change."""
-        loop = asyncio.get_running_loop()
-
-        def tell() -> None:
-            replicas = self._replicas.get(application, {})
-            loop.call_soon_threadsafe(lambda: on_replicas(replicas))
-
-        self._watching[application] = tell
-        tell()
-
-    def live(self, application: str) -> int:
-        return len(self._replicas.get(application, {}))
-
-    def forget(self, application: str) -> None:
-        self._watching.pop(application, None)
-        self._replicas.pop(application, None)
-
-
-WATCHERS = Watchers()
-"""One for the process, because Serve makes the routers, not we."""
-
-
-class MembershipRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # ray has no types here
+class MembershipRouter(PowerOfTwoChoicesRequestRouter):
     """Serve's own router, which also says where the live replicas' tensor channels are."""
 
     def update_replicas(self, replicas: list[Any]) -> None:
+        # Serve pickles this class with its module by value, so only an import here finds this process's own object.
+        from serving.channel.watchers import WATCHERS
+
         super().update_replicas(replicas)
         addresses: dict[str, Address] = {}
         for replica in replicas:
@@ -277,14 +242,16 @@ class ServeDeployer:
     def __init__(self, settings: Settings, run_dir: str) -> None:
         self._settings = settings
         self._run_dir = run_dir
+        self._one_at_a_time = asyncio.Lock()  # Serve's pickling of a router class isn't made for threads
 
     async def deploy(self, name: ModelVersion, settings: ModelSettings) -> None:
         application = application_of(name)
-        if (await asyncio.to_thread(_status, application))[0] not in ("RUNNING", "DEPLOYING"):
-            await asyncio.to_thread(self._run, name, settings)
+        if (await asyncio.to_thread(application_status, application))[0] not in ("RUNNING", "DEPLOYING"):
+            async with self._one_at_a_time:
+                await asyncio.to_thread(self._run, name, settings)
         async with asyncio.timeout(self.READY_TIMEOUT_S):
             while True:
-                status, message = await asyncio.to_thread(_status, application)
+                status, message = await asyncio.to_thread(application_status, application)
                 if status == "RUNNING":
                     return
                 if status in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -334,7 +301,7 @@ def reason_in(message: str) -> str:
     return lines[-1] if lines else "Ray Serve gave no reason"
 
 
-def _status(application: str) -> tuple[str, str]:
+def application_status(application: str) -> tuple[str, str]:
     """A Serve application's status and the reason it gives; "NOT_STARTED" if there is none."""
     found = serve.status().applications.get(application)
     if found is None:
@@ -467,7 +434,7 @@ def set_up_logging(settings: Settings) -> None:
     """Holdfast's log goes to standard error, which Ray keeps for every process."""
     logger = logging.getLogger("holdfast")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = logging.StreamHandler(sys.__stderr__)  # Serve puts its own logger in sys.stderr's place
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
     logger.setLevel(settings.log_level)

@@ -41,11 +41,11 @@ Publish = Callable[[RoutingTable], Awaitable[None]]
 """Returns when every gateway that lives has acknowledged the table."""
 
 
-class _Parameters(msgspec.Struct):
+class _Parameters(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, frozen=True):
     parameters: _Parameters = _Parameters()
 
 
@@ -92,7 +92,7 @@ class VersionControl:
         """
         wish = wished_version(body)
         async with self._lock(model):
-            version = wish or await asyncio.to_thread(self._highest, model)
+            version = await asyncio.to_thread(self._highest, model) if wish is None else wish
             await self._load(ModelVersion(model, version), make_stable=False)
 
     async def unload(self, model: str, body: bytes = b"") -> None:
@@ -123,6 +123,8 @@ class VersionControl:
                 await self._load(name, make_stable=make_stable)
         except RequestError as error:
             log.error("%s isn't served: %s", name, error.message)
+        except Exception:
+            log.exception("%s isn't served", name)
 
     async def _load(self, name: ModelVersion, *, make_stable: bool) -> None:
         """Verify, deploy, and only then serve; what fails is taken away again and the reason kept."""

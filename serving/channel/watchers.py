@@ -1,0 +1,51 @@
+"""Who in this process wants to know the replicas of an application, and what was last heard of them.
+
+Serve's routers run in the caller's process, in a thread of their own if Serve likes; they tell this. Not here: Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from serving.channel.address import Address
+
+OnReplicas = Callable[[Mapping[str, Address]], None]
+
+
+class Watchers:
+    """Who in this process wants to know the replicas of an application.
+
+    Serve's routers run in the caller's process and hear of every change; ``MembershipRouter`` tells this object.
+    """
+
+    def __init__(self) -> None:
+        self._replicas: dict[str, dict[str, Address]] = {}
+        self._watching: dict[str, Callable[[], None]] = {}
+
+    def changed(self, application: str, replicas: dict[str, Address]) -> None:
+        self._replicas[application] = replicas
+        if (tell := self._watching.get(application)) is not None:
+            tell()
+
+    def watch(self, application: str, on_replicas: OnReplicas) -> None:
+        """Call ``on_replicas`` on the running loop, now and at every change."""
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            replicas = self._replicas.get(application, {})
+            loop.call_soon_threadsafe(lambda: on_replicas(replicas))
+
+        self._watching[application] = tell
+        tell()
+
+    def live(self, application: str) -> int:
+        return len(self._replicas.get(application, {}))
+
+    def forget(self, application: str) -> None:
+        self._watching.pop(application, None)
+        self._replicas.pop(application, None)
+
+
+WATCHERS = Watchers()
+"""One for the process, because Serve makes the routers, not we."""

@@ -1,0 +1,73 @@
+"""The command ``holdfast``.
+
+Not here: what the commands do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from models import commands as model_commands
+from serving.cluster import RAY_ENVIRONMENT, StartError
+from serving.serve_file import read_settings
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="holdfast", description="A fault-tolerant model-serving gateway.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    up = subparsers.add_parser("up", help="serve on this machine until Ctrl-C")
+    _config(up)
+    up.set_defaults(run=_up)
+    check = subparsers.add_parser("check", help="read the configuration, say whether it is right, and stop")
+    _config(check)
+    check.set_defaults(run=_check)
+    environment = subparsers.add_parser(
+        "env", help="print the environment that Ray wants before `ray start` or `serve run`, for a shell to eval"
+    )
+    environment.set_defaults(run=_environment)
+    model_commands.add_parser(subparsers)
+    return parser
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c", "--config", type=Path, default=Path("serve_config.yaml"), metavar="FILE", help="a Serve configuration"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except StartError as error:
+        print(f"holdfast: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _up(args: argparse.Namespace) -> int:
+    settings = read_settings(args.config)
+    from serving.up import up
+
+    return up(settings)
+
+
+def _check(args: argparse.Namespace) -> int:
+    settings = read_settings(args.config)
+    models = ", ".join(f"{model.name}@{model.stable_version}" for model in settings.models) or "all of the registry"
+    print(f"{args.config}: right; stable versions: {models}")
+    return 0
+
+
+def _environment(args: argparse.Namespace) -> int:
+    for name, value in RAY_ENVIRONMENT.items():
+        print(f"export {name}={value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""``holdfast up``: one node, from nothing to the first answer and back to nothing.
+
+Shows what it waits for. Not here: the deployments; what must be so before Ray starts (``serving.cluster``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from models.golden import read_examples
+from models.manifest import ModelVersion
+from models.registry import Registry
+from serving.cluster import StartError, check_ports, lock_state, set_ray_environment
+from serving.ingress.keeper import HaproxyFiles, end_leftover
+from serving.settings import Settings
+
+START_TIMEOUT_S = 180.0
+POLL_S = 0.2
+
+
+class Progress:
+    """Lines with the seconds since the command started."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._started:5.1f} s] {text}", flush=True)
+
+
+def up(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; the exit code. Raises ``StartError`` if it can't start."""
+    progress = Progress()
+    with lock_state(settings), _stop_signals() as stopped:
+        if end_leftover(HaproxyFiles(settings, Path())):
+            progress("ended an HAProxy that an earlier run left behind")
+        check_ports(settings)
+        wanted = _wanted(settings)
+        _empty_run_folder(settings)
+        set_ray_environment()
+        progress("starting Ray")
+        from serving import app
+
+        app.start_ray()
+        try:
+            progress(f"starting {settings.gateway.replicas} gateways, HAProxy and {len(wanted)} model versions")
+            app.deploy(settings)
+            if _await_first_answer(settings, wanted, progress, stopped, app.failure):
+                _await_others(settings, wanted, progress, stopped)
+                progress("ready. Ctrl-C stops everything")
+                _watch(settings, stopped)
+            progress("stopping: requests under way are finished")
+        finally:
+            app.stop_ray()
+            end_leftover(HaproxyFiles(settings, Path()))
+            _empty_run_folder(settings)
+        progress("stopped")
+    return 0
+
+
+def _wanted(settings: Settings) -> list[ModelVersion]:
+    """The versions that shall be served; raises ``StartError`` if the store lacks one."""
+    registry = Registry(settings.store_dir)
+    present = registry.versions()
+    if not settings.models:
+        if not present:
+            raise StartError(f"store: {settings.store_dir} has no models; publish one with `holdfast models publish`")
+        return present
+    wanted = [ModelVersion(model.name, version) for model in settings.models for version in model.versions]
+    for index, model in enumerate(settings.models):
+        for version in model.versions:
+            if ModelVersion(model.name, version) not in present:
+                raise StartError(f"models[{index}].versions: {settings.store_dir} has no {model.name}@{version}")
+    return wanted
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set. A second SIGINT interrupts at once."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        if stopped.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _await_first_answer(
+    settings: Settings,
+    wanted: list[ModelVersion],
+    progress: Progress,
+    stopped: threading.Event,
+    failure: Callable[[], str | None],
+) -> bool:
+    """Wait for the first model and show a real prediction of it; False if told to stop before."""
+    until = time.monotonic() + START_TIMEOUT_S
+    while not stopped.wait(POLL_S):
+        for name in wanted:
+            if (answer := _predict(settings, name)) is not None:
+                progress(f"first answer, from {name}: {answer}")
+                return True
+        if (reason := failure()) is not None:
+            raise StartError(f"Ray Serve can't start the gateway: {reason}")
+        _raise_if_all_failed(settings, wanted)
+        if time.monotonic() > until:
+            raise StartError(f"no model answered within {START_TIMEOUT_S:g} s; Ray's logs say more")
+    return False
+
+
+def _await_others(
+    settings: Settings, wanted: list[ModelVersion], progress: Progress, stopped: threading.Event
+) -> None:
+    """Tell of every version once it is ready, or why it isn't."""
+    missing = set(wanted)
+    until = time.monotonic() + START_TIMEOUT_S
+    while missing and not stopped.wait(POLL_S) and time.monotonic() < until:
+        for entry in _index(settings):
+            name = ModelVersion(entry["name"], entry["version"])
+            if name in missing and entry["state"] == "READY":
+                missing.discard(name)
+                progress(f"{name} is ready")
+            elif name in missing and entry["reason"] not in _NOT_YET:
+                missing.discard(name)
+                progress(f"{name} is NOT served: {entry['reason']}")
+    base = f"http://{settings.http.host}:{settings.http.port}"
+    progress(f"serving at {base}; models: {base}/v2/models; metrics: {base}/metrics")
+
+
+_NOT_YET = ("not loaded", "no replica can take work now")
+
+
+def _raise_if_all_failed(settings: Settings, wanted: list[ModelVersion]) -> None:
+    reasons = {
+        ModelVersion(entry["name"], entry["version"]): entry["reason"]
+        for entry in _index(settings)
+        if entry["state"] != "READY" and entry["reason"] not in _NOT_YET
+    }
+    if all(name in reasons for name in wanted):
+        raise StartError("; ".join(f"{name}: {reasons[name]}" for name in wanted))
+
+
+def _watch(settings: Settings, stopped: threading.Event) -> None:
+    while not stopped.wait(0.5):
+        pass
+
+
+def _predict(settings: Settings, name: ModelVersion) -> str | None:
+    """The answer to the version's first golden example, shortened; None while there is none."""
+    manifest = Registry(settings.store_dir).manifest(*name)
+    golden = settings.store_dir / name.model / name.version / manifest.golden.path
+    example = read_examples(golden.read_bytes(), manifest.signature)[0]
+    inputs = [
+        {"name": spec.name, "shape": list(array.shape), "datatype": spec.datatype, "data": array.ravel().tolist()}
+        for spec, array in zip(manifest.signature.inputs, example.inputs, strict=True)
+        if spec.datatype not in ("FP16", "BF16", "BYTES")
+    ]
+    path = f"/v2/models/{name.model}/versions/{name.version}/infer"
+    answer = _ask(settings, "POST", path, json.dumps({"inputs": inputs}))
+    if answer is None:
+        return None
+    outputs = [f"{output['name']} {_short(output['data'])}" for output in answer["outputs"] if "data" in output]
+    return ", ".join(outputs)
+
+
+def _short(data: list[Any]) -> str:
+    shown = ", ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in data[:4])
+    return f"[{shown}, ...]" if len(data) > 4 else f"[{shown}]"
+
+
+def _index(settings: Settings) -> list[Any]:
+    return _ask(settings, "POST", "/v2/repository/index", "{}") or []
+
+
+def _ask(settings: Settings, method: str, path: str, body: str | None = None) -> Any:
+    """The JSON answer to a request through HAProxy; None for anything but success."""
+    connection = http.client.HTTPConnection(settings.http.host, settings.http.port, timeout=5)
+    try:
+        connection.request(method, path, body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        raw = response.read()
+        return json.loads(raw) if response.status == http.client.OK else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
+def _empty_run_folder(settings: Settings) -> None:
+    """Remove what an earlier run of this state folder left: tables, metrics, sockets. We hold the lock."""
+    from serving.deployments import socket_dir
+
+    run = Path(settings.state_dir) / "run"
+    for folder in run.iterdir() if run.is_dir() else ():
+        shutil.rmtree(socket_dir(settings, str(folder)), ignore_errors=True)
+    shutil.rmtree(run, ignore_errors=True)
