@@ -85,7 +85,7 @@ def _export(layers: Any, folder: Path) -> Path:
     )
     path = folder / "digits-v1.pt2"
     torch.export.save(exported, path)
-    # Without example inputs and source locations, which hold this machine's paths, every machine writes these bytes.
+    # Without example inputs and source locations: those hold paths of the machine that made the file.
     path.write_bytes(data_only(path))
     return path
 
