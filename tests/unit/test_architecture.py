@@ -27,6 +27,8 @@ PURE = (
     "serving/cache/key.py",
     "serving/channel/frames.py",
     "serving/errors.py",
+    "serving/ingress/haproxy.py",
+    "serving/ingress/http.py",
     "serving/protocol/**/*.py",
     "serving/request/batch.py",
     "serving/rollout/burn_rate.py",
