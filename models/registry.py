@@ -146,6 +146,7 @@ class Registry:
     def _sync_entry(self, manifest: Manifest) -> None:
         self._fs.sync(self._path(manifest.name).parent)
         self._fs.sync(self.root)
+        self._fs.sync(self.root.parent)  # the store itself may be new, and its maker may have died
 
     def _verify_files(self, directory: Path, manifest: Manifest) -> None:
         for file in manifest.files:

@@ -124,14 +124,14 @@ def publish_stopped(
 
 
 def every_step(
-    tmp_path: Path, old: list[tuple[Manifest, dict[str, Path | bytes]]], run: Callable[[Path, int], bool]
+    tmp_path: Path, old: list[tuple[Manifest, dict[str, Path | bytes]]], run: Callable[[Path, int], bool], store: str
 ) -> int:
     """Calls ``run`` with a fresh store and 0, 1, 2 ... steps until it says that publishing came to its end."""
     for steps in range(MOST_STEPS):
-        root = tmp_path / str(steps) / "store"
+        root = tmp_path / str(steps) / store
         for version in old:
             Registry(root).publish(*version)
-        root.parent.mkdir(exist_ok=True)
+        root.parents[store.count("/")].mkdir(exist_ok=True)
         if run(root, steps):
             return steps
     raise AssertionError(f"publishing takes more than {MOST_STEPS} steps")
@@ -169,7 +169,7 @@ def test_the_death_of_the_publisher_at_any_step_leaves_old_or_new(
         assert_can_be_published(root, version)
         return finished
 
-    assert every_step(tmp_path, old, run) > 15
+    assert every_step(tmp_path, old, run, "new/store") > 15
 
 
 @pytest.mark.parametrize("entries", [True, False])
@@ -185,7 +185,7 @@ def test_a_loss_of_power_at_any_step_leaves_old_or_new_and_keeps_what_was_finish
         assert_can_be_published(root, version)
         return finished
 
-    every_step(tmp_path, old, run)
+    every_step(tmp_path, old, run, "new/store")
 
 
 def test_an_error_at_any_step_is_told_and_leaves_nothing_behind(
@@ -200,7 +200,7 @@ def test_an_error_at_any_step_is_told_and_leaves_nothing_behind(
         assert_can_be_published(root, version)
         return finished
 
-    every_step(tmp_path, old, run)
+    every_step(tmp_path, old, run, "new/store")
 
 
 def test_publishing_again_makes_a_version_durable_whose_publisher_died_before_it_could(
@@ -216,7 +216,7 @@ def test_publishing_again_makes_a_version_durable_whose_publisher_died_before_it
         Registry(root).verify("m", "v1")
         return finished
 
-    every_step(tmp_path, [], run)
+    every_step(tmp_path, [], run, "store")
 
 
 def test_what_a_dead_publisher_left_is_swept_by_the_next_one_and_never_seen(
