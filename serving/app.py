@@ -5,6 +5,7 @@ Not here: the parts (``serving.deployments``), starting Ray (``serving.cli``).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import uuid
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from serving.deployments import (
     APPLICATION,
@@ -33,20 +36,16 @@ def build(args: dict[str, Any]) -> Any:
 
 def start_ray() -> None:
     """A Ray of this process's own, on this machine; ``serving.cluster.set_ray_environment`` goes before."""
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def stop_ray() -> None:
-    """End every application, politely, and then Ray."""
+    """End the gateways, which finish what they have, and then everything else."""
     if ray.is_initialized():
-        serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]
+        with contextlib.suppress(RayError, RayServeException):
+            serve.delete(APPLICATION)
+        ray.shutdown()
 
 
 def deploy(settings: Settings) -> None:

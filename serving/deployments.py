@@ -371,7 +371,7 @@ class GatewayReplica:
             metrics_dir=metrics_dir(run_dir),
         )
         self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
-        self._listener = Listener(self._app, settings.http)
+        self._listener = Listener(front.routes.answer, settings.http, clock=SystemClock())
         await self._follow_file()
         await self._listener.start()
         self._tasks = [

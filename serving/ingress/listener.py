@@ -1,19 +1,21 @@
 """The gateway replica's own HTTP listener: the first free port of the range, served on the replica's loop.
 
-Not here: the routes, HAProxy in front.
+Not here: HTTP itself (``serving.ingress.connection``), the routes, HAProxy in front.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
-from typing import Any
+from email.utils import formatdate
+from typing import Final
 
-import uvicorn
-
+from serving.clock import Clock
+from serving.ingress.connection import Answer, Connection
 from serving.settings import HttpSettings
+
+SWEEP_S: Final = 1.0
+CLOSE_POLL_S: Final = 0.01
 
 
 class NoFreePort(Exception):
@@ -28,6 +30,7 @@ def take_port(host: str, first: int, last: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen(4096)
         except OSError:
             listener.close()
             continue
@@ -36,47 +39,56 @@ def take_port(host: str, first: int, last: int) -> socket.socket:
     raise NoFreePort(f"http.gateway_ports: no free port from {first} to {last} on {host}")
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: Ray owns the process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Listener:
-    """Serves an ASGI app until closed."""
+    """Accepts connections and answers their requests until closed."""
 
-    def __init__(self, app: Any, http: HttpSettings) -> None:
+    def __init__(self, answer: Answer, http: HttpSettings, *, clock: Clock) -> None:
         self._socket = take_port(http.gateway_host, *http.gateway_ports)
         self.port: int = self._socket.getsockname()[1]
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                loop="none",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=round(http.idle_timeout_s) + 5,  # HAProxy closes idle connections first
-                backlog=4096,
-            )
-        )
-        self._task: asyncio.Task[None] | None = None
+        self.answer = answer
+        self.body_max_bytes = http.body_max_bytes
+        self.closing = False
+        self.date_header = b""
+        self.paths: dict[bytes, str] = {}
+        self._idle_timeout_s = http.idle_timeout_s + 5  # HAProxy, in front, closes idle connections first
+        self._drain_timeout_s = http.drain_timeout_s
+        self._clock = clock
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._socket]))
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-                raise NoFreePort(f"the listener on port {self.port} didn't start")
-            await asyncio.sleep(0.005)
+        loop = asyncio.get_running_loop()
+        self._sweep()
+        self._server = await loop.create_server(lambda: Connection(self), sock=self._socket, backlog=4096)
 
     async def close(self) -> None:
-        """Stop listening, let the requests that are under way finish, close every connection."""
-        self._server.should_exit = True
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Stop listening, let the requests that are under way finish within the drain time, close everything."""
+        self.closing = True
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self._connections):
+            connection.finish()
+        until = self._clock.monotonic() + self._drain_timeout_s
+        while self._connections and self._clock.monotonic() < until:
+            await asyncio.sleep(CLOSE_POLL_S)
+        for connection in tuple(self._connections):
+            connection.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+    def _sweep(self) -> None:
+        """Once a second: the date for the answers, and an end to connections that have been quiet for too long."""
+        loop = asyncio.get_running_loop()
+        self.date_header = f"date: {formatdate(self._clock.wall(), usegmt=True)}\r\n".encode()
+        quiet_before = loop.time() - self._idle_timeout_s
+        for connection in tuple(self._connections):
+            if connection.quiet_since < quiet_before and not connection.busy:
+                connection.close()
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep)

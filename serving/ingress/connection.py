@@ -1,0 +1,261 @@
+"""HTTP/1.1 on one connection: bytes to whole requests, one answer after the other, bytes back.
+
+llhttp (through httptools) reads the syntax; this adds what a gateway needs and a general server doesn't give: one
+write for an answer, cancellation of the work when the client goes away, and nothing else. Not here: accepting and
+closing (``serving.ingress.listener``), what is answered (``serving.ingress.routes``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+
+from serving.errors import PayloadTooLarge, RequestError
+from serving.ingress.http import HttpRequest, HttpResponse
+from serving.protocol.status import error_body, error_response
+
+log = logging.getLogger("holdfast.http")
+
+HEADERS_MAX_BYTES: Final = 64 << 10
+JOIN_BELOW_BYTES: Final = 64 << 10
+PIPELINED_MAX: Final = 16
+_URLS_MAX: Final = 1024
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
+}
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Answer = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
+class Host(Protocol):
+    """The listener that a connection belongs to."""
+
+    answer: Answer
+    body_max_bytes: int
+    closing: bool
+    date_header: bytes
+    paths: dict[bytes, str]
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection) -> None: ...
+
+
+class _Reading:
+    """The request that is being read."""
+
+    __slots__ = ("body", "header_bytes", "headers", "size_bytes", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.header_bytes = 0
+        self.body: list[bytes] = []
+        self.size_bytes = 0
+
+
+class _TooMuch(Exception):
+    """Carries the answer to a request that is too large to be read to its end."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        super().__init__()
+        self.response = response
+
+
+class Connection(asyncio.Protocol):
+    """One client, or HAProxy."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._reading = _Reading()
+        self._waiting: deque[tuple[HttpRequest, bool]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._writable = True
+        self._last = False  # the answer under way, or the next one, is the connection's last
+        self.quiet_since = self._loop.time()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._host.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+        self._host.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._last:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._last = True  # we stay with HTTP/1.1; what follows the request can't be read any more
+        except httptools.HttpParserCallbackError as error:
+            fault = error.__context__
+            if not isinstance(fault, _TooMuch):
+                raise
+            self._refuse(fault.response)
+        except httptools.HttpParserError as error:
+            self._refuse(HttpResponse(400, [_JSON], error_body(f"this isn't HTTP/1.1: {error}")))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._next()
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        self._reading = _Reading()
+
+    def on_url(self, url: bytes) -> None:
+        reading = self._reading
+        reading.url += url
+        if len(reading.url) > HEADERS_MAX_BYTES:
+            raise _TooMuch(_headers_too_large())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        reading = self._reading
+        name = name.lower()
+        if name in reading.headers:
+            value = reading.headers[name] + b", " + value
+        reading.headers[name] = value
+        reading.header_bytes += len(name) + len(value)
+        if reading.header_bytes > HEADERS_MAX_BYTES:
+            raise _TooMuch(_headers_too_large())
+
+    def on_headers_complete(self) -> None:
+        headers = self._reading.headers
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._host.body_max_bytes:
+            raise _TooMuch(self._body_too_large())
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._transport is not None:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        reading = self._reading
+        reading.body.append(body)
+        reading.size_bytes += len(body)
+        if reading.size_bytes > self._host.body_max_bytes:
+            raise _TooMuch(self._body_too_large())
+
+    def on_message_complete(self) -> None:
+        reading = self._reading
+        parts = reading.body
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        path = self._host.paths.get(reading.url) or self._path(reading.url)
+        request = HttpRequest(self._parser.get_method().decode("ascii"), path, reading.headers, body)
+        self._waiting.append((request, self._parser.should_keep_alive()))
+        if len(self._waiting) >= PIPELINED_MAX and self._transport is not None:
+            self._transport.pause_reading()
+        self._next()
+
+    # Answers
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered or waits for it."""
+        return self._task is not None or bool(self._waiting)
+
+    def finish(self) -> None:
+        """Close once the request that is under way, if any, is answered."""
+        self._last = True
+        if not self.busy:
+            self.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _next(self) -> None:
+        if self._task is None and self._writable and self._waiting:
+            request, keep_alive = self._waiting.popleft()
+            if len(self._waiting) == PIPELINED_MAX - 1 and self._transport is not None:
+                self._transport.resume_reading()
+            self._task = self._loop.create_task(self._respond(request, keep_alive))
+
+    async def _respond(self, request: HttpRequest, keep_alive: bool) -> None:
+        try:
+            response = await self._host.answer(request)
+            stay = keep_alive and not self._host.closing and not (self._last and not self._waiting)
+            self._write(response, stay=stay, head_only=request.method == "HEAD")
+            if not stay:
+                self._last = True
+                self._waiting.clear()
+                self.close()
+        finally:
+            self._task = None
+            self.quiet_since = self._loop.time()
+        self._next()
+
+    def _write(self, response: HttpResponse, *, stay: bool, head_only: bool) -> None:
+        if self._transport is None:
+            return
+        body = response.body
+        parts = [_STATUS_LINES[response.status], self._host.date_header]
+        for name, value in response.headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not stay:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        if head_only:
+            body = b""
+        if len(body) < JOIN_BELOW_BYTES:
+            parts.append(body)
+            self._transport.write(b"".join(parts))
+        else:
+            self._transport.write(b"".join(parts))
+            self._transport.write(body)
+
+    def _refuse(self, response: HttpResponse) -> None:
+        """Answer a request that can't be read to its end, after those before it, and close."""
+        self._last = True
+        if not self.busy:
+            self._write(response, stay=False, head_only=False)
+            self.close()
+        # else: the answers under way go out, then the connection closes; the broken request gets none
+
+    def _body_too_large(self) -> HttpResponse:
+        fault: RequestError = PayloadTooLarge(f"the body has more than {self._host.body_max_bytes} bytes")
+        return HttpResponse(*error_response(fault))
+
+    def _path(self, url: bytes) -> str:
+        """The decoded path of a request target, without its query; remembered, because clients repeat themselves."""
+        try:
+            raw = httptools.parse_url(url).path or b"/"
+        except httptools.HttpParserInvalidURLError:
+            raw = url
+        path = unquote(raw.decode("latin-1"))
+        paths = self._host.paths
+        if len(paths) >= _URLS_MAX:
+            paths.clear()
+        paths[url] = path
+        return path
+
+
+_JSON: Final = (b"content-type", b"application/json")
+
+
+def _headers_too_large() -> HttpResponse:
+    return HttpResponse(431, [_JSON], error_body(f"the request's headers have more than {HEADERS_MAX_BYTES} bytes"))

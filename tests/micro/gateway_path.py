@@ -1,0 +1,156 @@
+"""CPU time of a gateway per request, everything real but sockets and the model: run it, it prints a table.
+
+`python tests/micro/gateway_path.py [--requests N]`. The HTTP connection, routes, pipeline, lane, join, split and codec
+are the gateway's own; a fake replica answers every batch in the loop's next turn. Not a test: it judges nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import pstats
+import time
+from typing import Any
+
+import numpy as np
+import uvloop
+
+from models.inference import Tensor
+from models.signature import Signature, TensorSpec
+from serving.channel.work import Answer, Work
+from serving.clock import SystemClock
+from serving.ingress.connection import Connection
+from serving.ingress.routes import Routes
+from serving.metrics import LATENCY_BUCKETS_S
+from serving.protocol.decode import RequestDecoder
+from serving.request.deadline import Deadlines
+from serving.request.lane import Lane, LaneLimits
+from serving.request.pipeline import Pipeline, ServedVersion
+from serving.request.record import RequestRecorder
+
+SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 64)),), (TensorSpec("probabilities", "FP32", (-1, 10)),), True)
+NUMBERS = ",".join(f"{number:.4f}" for number in np.random.default_rng(0).random(64))
+BODY = f'{{"inputs":[{{"name":"x","shape":[1,64],"datatype":"FP32","data":[{NUMBERS}]}}]}}'.encode()
+REQUEST = (
+    b"POST /v2/models/mlp/infer HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n" % len(BODY)
+) + BODY
+
+
+class NextTurnReplica:
+    """Answers every batch when the loop comes round."""
+
+    replica_id = "fake"
+    live = True
+
+    def __init__(self) -> None:
+        self.outstanding = 0
+        self.batches = 0
+        self.lane: Lane | None = None
+
+    def submit(self, work: Work) -> asyncio.Future[Answer]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self.outstanding += 1
+        self.batches += 1
+        loop.call_soon(self._answer, future, sum(work.rows))
+        return future
+
+    def _answer(self, future: asyncio.Future[Answer], rows: int) -> None:
+        self.outstanding -= 1
+        future.set_result(Answer((Tensor("probabilities", "FP32", np.full((rows, 10), 0.1, dtype="f4")),)))
+        assert self.lane is not None
+        self.lane.pump()
+
+    def forget(self, answer: asyncio.Future[Answer], item: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Client:
+    """A connection's transport and its client in one: every answer is followed by the next request."""
+
+    def __init__(self, count: list[int], done: asyncio.Event) -> None:
+        self._count = count
+        self._done = done
+        self.connection: Connection | None = None
+
+    def write(self, data: bytes) -> None:
+        assert data.startswith(b"HTTP/1.1 200"), data
+        self._count[0] -= 1
+        if self._count[0] > 0:
+            asyncio.get_running_loop().call_soon(self.send)
+        else:
+            self._done.set()
+
+    def send(self) -> None:
+        assert self.connection is not None
+        self.connection.data_received(REQUEST)
+
+
+class Host:
+    body_max_bytes = 1 << 20
+    closing = False
+    date_header = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+
+    def __init__(self, routes: Routes) -> None:
+        self.answer = routes.answer
+        self.paths: dict[bytes, str] = {}
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection) -> None: ...
+
+
+class OneVersion:
+    def __init__(self, served: ServedVersion) -> None:
+        self._served = served
+
+    def route(self, model: str, version: str | None) -> ServedVersion:
+        return self._served
+
+
+async def measure(connections: int, requests: int) -> tuple[float, float]:
+    """CPU microseconds per request, and requests per batch."""
+    clock = SystemClock()
+    lane = Lane("mlp@v1", SIGNATURE, finite=True, limits=LaneLimits(), clock=clock, deadlines=Deadlines(clock))
+    replica = NextTurnReplica()
+    replica.lane = lane
+    lane.attach(replica)
+    served = ServedVersion("mlp", "v1", "mlp@v1", RequestDecoder("mlp", SIGNATURE), lane, 10.0)
+    pipeline = Pipeline(OneVersion(served), RequestRecorder(LATENCY_BUCKETS_S), clock=clock)
+    information: Any = None
+    host = Host(Routes(pipeline, information, None, body_max_bytes=1 << 20))
+    count, done = [requests], asyncio.Event()
+    clients = [Client(count, done) for _ in range(connections)]
+    for client in clients:
+        client.connection = Connection(host)
+        client.connection.connection_made(client)  # type: ignore[arg-type]
+    started = time.process_time()
+    for client in clients:
+        client.send()
+    await done.wait()
+    return (time.process_time() - started) / requests * 1e6, requests / replica.batches
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--profile", action="store_true", help="where the time goes, at 32 connections")
+    args = parser.parse_args()
+    if args.profile:
+        profile = cProfile.Profile()
+        profile.enable()
+        uvloop.run(measure(32, args.requests))
+        profile.disable()
+        pstats.Stats(profile).sort_stats("tottime").print_stats(45)
+        return
+    print("connections  CPU us/request  requests/batch")
+    for connections in (1, 32, 128):
+        runs = sorted(uvloop.run(measure(connections, args.requests)) for _ in range(5))
+        print(f"{connections:11d}  {runs[2][0]:14.1f}  {runs[2][1]:14.1f}")
+
+
+if __name__ == "__main__":
+    main()
