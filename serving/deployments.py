@@ -142,6 +142,7 @@ class ModelReplica:
             self._runner, hello=hello, clock=self._clock, max_frame_bytes=self._max_frame_bytes
         )
         replica = serve.get_replica_context().replica_id.unique_id
+        self._flusher = asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, self._flush_metrics))
         self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
 
     def record_replica_metadata(self) -> dict[str, str]:
@@ -163,11 +164,16 @@ class ModelReplica:
             raise
         self._metrics.checked_golden(passed=True)
 
+    async def _flush_metrics(self) -> None:
+        self._metrics.flush()
+
     async def __del__(self) -> None:
         if hasattr(self, "_address"):
+            self._flusher.cancel()
             await self._server.drain("the replica is shutting down")
             await self._server.close()
             self._runner.close()
+            self._metrics.flush()
 
 
 class HaproxyReplica:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -120,6 +122,19 @@ class GatewayMetrics:
         self._generation.set(generation)
 
 
+class _Runs:
+    """Runs of the model since the last flush; buckets as in ``Tally``."""
+
+    __slots__ = ("compute", "dropped", "rows", "seconds", "sizes")
+
+    def __init__(self) -> None:
+        self.compute = [0] * (len(COMPUTE_BUCKETS_S) + 1)
+        self.sizes = [0] * (len(BATCH_BUCKETS_ROWS) + 1)
+        self.seconds = 0.0
+        self.rows = 0
+        self.dropped = 0
+
+
 class ReplicaMetrics:
     """What a model replica's process reports."""
 
@@ -153,12 +168,25 @@ class ReplicaMetrics:
             "holdfast_golden_checks_total", "Golden predictions of the health check.", (*_LABELS, "result"), registry=None
         )
         self._key = (model, version)
+        self._lock = threading.Lock()
+        self._runs = _Runs()
 
     def ran(self, *, rows: int, seconds: float, dropped: int) -> None:
-        self._compute.observe(seconds)
-        self._rows.observe(rows)
-        if dropped:
-            self._dropped.inc(dropped)
+        """Adds up until ``flush``; the model may run in any thread."""
+        with self._lock:
+            runs = self._runs
+            runs.compute[bisect_left(COMPUTE_BUCKETS_S, seconds)] += 1
+            runs.seconds += seconds
+            runs.sizes[bisect_left(BATCH_BUCKETS_ROWS, rows)] += 1
+            runs.rows += rows
+            runs.dropped += dropped
+
+    def flush(self) -> None:
+        with self._lock:
+            runs, self._runs = self._runs, _Runs()
+        _observe_many(self._compute, runs.compute, runs.seconds)
+        _observe_many(self._rows, runs.sizes, runs.rows)
+        self._dropped.inc(runs.dropped)
 
     def failed(self) -> None:
         self._failures.inc()

@@ -6,6 +6,7 @@ Not here: where work comes from (``serving.channel.server``, the Serve handle) a
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from models.errors import InferenceFailed
-from models.inference import Array, Tensor
+from models.inference import DATATYPES, Array, Tensor
 from models.signature import Signature
+from serving.channel.pace import Pace
 from serving.channel.work import Answer, Work, without
 from serving.clock import Clock
-from serving.errors import Internal, ModelFailed, ReplicaUnavailable, RequestError
+from serving.errors import Internal, InvalidAnswer, ModelFailed, ReplicaUnavailable, RequestError
+
+log = logging.getLogger("holdfast.channel")
 
 Run = Callable[[Mapping[str, Array]], Sequence[Array]]
 Outcome = Answer | RequestError
@@ -43,7 +47,7 @@ class Observer(Protocol):
 
 
 class ModelRunner:
-    """One thread, one model, one job after the other.
+    """One thread, one model, one job after the other; a job that is known to be quick runs on the loop at once.
 
     ``done`` is called on the loop, once for every job. What is past its deadline or unwanted when its turn comes is
     dropped before the model runs.
@@ -61,6 +65,8 @@ class ModelRunner:
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._unfinished = 0
+        self._calls = 0
+        self._pace = Pace()
         self._idle = asyncio.Event()
         self._idle.set()
         self._running_since: float | None = None
@@ -85,6 +91,12 @@ class ModelRunner:
             job.done(ReplicaUnavailable(f"the replica {reason}"))
             return
         self._unfinished += 1
+        if self._unfinished == 1 and not self._calls and self._pace.quick(sum(job.work.rows)):
+            self._running_since = self._clock.monotonic()
+            outcome = self._safely(job)
+            self._running_since = None
+            self._finish(job, outcome)
+            return
         self._idle.clear()
         self._jobs.put(job)
 
@@ -100,10 +112,22 @@ class ModelRunner:
                 job.unwanted.update(range(len(work.rows)))
 
     async def call(self, function: Callable[[], None]) -> None:
-        """Run ``function`` on the model's thread when its turn comes; raises what it raises."""
+        """Run ``function`` on the model's thread when its turn comes; raises what it raises.
+
+        A closed runner raises ``ReplicaUnavailable``.
+        """
+        if self._closed:
+            raise ReplicaUnavailable("the replica is shutting down")
         call = _Call(function, self._loop.create_future())
+        self._calls += 1
         self._jobs.put(call)
-        await call.done
+        try:
+            await asyncio.shield(call.done)  # who waits may go away; the thread is busy until the call ends
+        finally:
+            call.done.add_done_callback(self._called)
+
+    def _called(self, _: asyncio.Future[None]) -> None:
+        self._calls -= 1
 
     async def drained(self) -> None:
         """Returns when no job waits or runs."""
@@ -118,7 +142,7 @@ class ModelRunner:
         while (job := self._jobs.get()) is not None:
             self._running_since = self._clock.monotonic()
             if isinstance(job, Job):
-                told = self._tell(self._finish, job, self._outcome(job))
+                told = self._tell(self._finish, job, self._safely(job))
             else:
                 told = self._tell(job.end, job.attempt())
             self._running_since = None
@@ -139,6 +163,14 @@ class ModelRunner:
             self._idle.set()
         job.done(outcome)
 
+    def _safely(self, job: Job) -> Outcome:
+        """As ``_outcome``; a defect of ours costs this job, not the thread that all others wait for."""
+        try:
+            return self._outcome(job)
+        except Exception as error:
+            log.exception("the replica couldn't work off a batch")
+            return Internal(f"{type(error).__name__}: {error}")
+
     def _outcome(self, job: Job) -> Outcome:
         work = job.work
         started = self._clock.monotonic()
@@ -149,17 +181,22 @@ class ModelRunner:
             work = without(work, dropped)
         try:
             arrays = self._run({tensor.name: tensor.array for tensor in work.inputs})
-        except Exception as error:  # whatever a model does, its replica goes on
+        except Exception as error:  # noqa: BLE001  # whatever a model does, its replica goes on
+            self._pace.failed(sum(work.rows))
             if self._observer is not None:
                 self._observer.failed()
             said = str(error) if isinstance(error, InferenceFailed) else f"{type(error).__name__}: {error}"
             return ModelFailed(said)
         seconds = self._clock.monotonic() - started
+        self._pace.ran(sum(work.rows), seconds)
         if self._observer is not None:
             self._observer.ran(rows=sum(work.rows), seconds=seconds, dropped=len(dropped))
         specs = self._signature.outputs
         if len(arrays) != len(specs):
-            return Internal(f"the backend gave {len(arrays)} outputs for {len(specs)}")
+            return InvalidAnswer(f"the model gave {len(arrays)} outputs where the signature has {len(specs)}")
+        for spec, array in zip(specs, arrays, strict=True):
+            if array.dtype != DATATYPES[spec.datatype].dtype:  # as raw bytes it would be taken for what it isn't
+                return InvalidAnswer(f"the model gave output '{spec.name}' as {array.dtype}, not {spec.datatype}")
         outputs = tuple([Tensor(spec.name, spec.datatype, array) for spec, array in zip(specs, arrays, strict=True)])
         return Answer(outputs, dropped, seconds)
 
@@ -174,7 +211,7 @@ class _Call:
     def attempt(self) -> Exception | None:
         try:
             self.function()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # handed to whoever asked
             return error
         return None
 
