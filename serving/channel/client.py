@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 from serving.channel.address import Address, UnixAddress
-from serving.channel.frames import Frame, FrameReader, Kind, ProtocolError, write_buffers
+from serving.channel.frames import Frame, FrameReader, Kind, ProtocolError, frame_bytes, write_buffers
 from serving.channel.messages import (
     PROTOCOL_VERSION,
     CancelHead,
@@ -29,18 +30,32 @@ from serving.channel.messages import (
 )
 from serving.channel.work import Answer, Work
 from serving.clock import Clock
-from serving.errors import AttemptError, Internal, ModelFailed, ReplicaLost, ReplicaUnavailable, RequestError
+from serving.errors import (
+    AttemptError,
+    Internal,
+    InvalidAnswer,
+    ModelFailed,
+    PayloadTooLarge,
+    ReplicaLost,
+    ReplicaUnavailable,
+    RequestError,
+)
 
 log = logging.getLogger("holdfast.channel")
 
 _ERRORS: Final[dict[str, type[RequestError]]] = {
-    error.code: error for error in (ReplicaUnavailable, ReplicaLost, ModelFailed, Internal)
+    error.code: error for error in (ReplicaUnavailable, ReplicaLost, ModelFailed, InvalidAnswer, Internal)
 }
 
 
 def error_from_wire(head: ErrorHead) -> RequestError:
     """The error that a replica reported; one with an unknown code is ``Internal``."""
     return _ERRORS.get(head.code, Internal)(head.message)
+
+
+def too_large(size: int, limit: int) -> PayloadTooLarge:
+    """What a caller is told whose tensors don't fit a frame."""
+    return PayloadTooLarge(f"the tensors need {size} bytes on their way to the model; at most {limit} can be sent")
 
 
 class ChannelClient(asyncio.BufferedProtocol):
@@ -52,6 +67,7 @@ class ChannelClient(asyncio.BufferedProtocol):
         self._replica_id = replica_id
         self._clock = clock
         self._on_change = on_change
+        self._max_frame_bytes = max_frame_bytes
         self._reader = FrameReader(max_frame_bytes=max_frame_bytes)
         self._loop = asyncio.get_running_loop()
         self._batches: dict[int, asyncio.Future[Answer]] = {}
@@ -60,6 +76,8 @@ class ChannelClient(asyncio.BufferedProtocol):
         self._greeting: asyncio.Future[Hello] = self._loop.create_future()
         self._leaving = False
         self._gone = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._pings: dict[int, asyncio.Future[PingHead]] = {}
 
     @classmethod
@@ -79,23 +97,29 @@ class ChannelClient(asyncio.BufferedProtocol):
         ``on_change`` is called whenever an answer arrives or the replica becomes unusable. Raises
         ``ReplicaUnavailable`` when there is no answer within ``timeout_s`` seconds or the peer isn't ours.
         """
-        loop = asyncio.get_running_loop()
         client = cls(replica_id, clock=clock, max_frame_bytes=max_frame_bytes, on_change=on_change)
         try:
             async with asyncio.timeout(timeout_s):
-                if isinstance(address, UnixAddress):
-                    await loop.create_unix_connection(lambda: client, address.path)
-                else:
-                    await loop.create_connection(lambda: client, address.host, address.port)
-                client._send(Kind.HELLO, Hello(PROTOCOL_VERSION, secret))
-                hello = await client._greeting
-        except (OSError, TimeoutError, RequestError) as error:
+                hello = await client._greet(address, secret)
+            if hello.protocol != PROTOCOL_VERSION:
+                raise ReplicaUnavailable(f"{replica_id} speaks protocol {hello.protocol}, not {PROTOCOL_VERSION}")
+        except (OSError, TimeoutError, ReplicaLost) as error:
             await client.close()
-            raise ReplicaUnavailable(f"no tensor channel to {replica_id} at {address}: {str(error) or 'timed out'}") from None
-        if hello.protocol != PROTOCOL_VERSION:
+            raise ReplicaUnavailable(
+                f"no tensor channel to {replica_id} at {address}: {str(error) or 'timed out'}"
+            ) from None
+        except BaseException:  # whoever dialled was cancelled
             await client.close()
-            raise ReplicaUnavailable(f"{replica_id} speaks protocol {hello.protocol}, not {PROTOCOL_VERSION}")
+            raise
         return client
+
+    async def _greet(self, address: Address, secret: str) -> Hello:
+        if isinstance(address, UnixAddress):
+            await self._loop.create_unix_connection(lambda: self, address.path)
+        else:
+            await self._loop.create_connection(lambda: self, address.host, address.port)
+        self._send(Kind.HELLO, Hello(PROTOCOL_VERSION, secret))
+        return await self._greeting
 
     @property
     def replica_id(self) -> str:
@@ -111,13 +135,24 @@ class ChannelClient(asyncio.BufferedProtocol):
 
     def submit(self, work: Work) -> asyncio.Future[Answer]:
         answer: asyncio.Future[Answer] = self._loop.create_future()
-        if self._transport is None:
+        if self._transport is None or self._leaving:
             answer.set_exception(ReplicaUnavailable(f"the tensor channel to {self._replica_id} is closed"))
             return answer
         batch = next(self._numbers)
+        buffers = work_frame(batch, work, now=self._clock.monotonic())
+        if (size := frame_bytes(buffers)) > self._max_frame_bytes:  # the replica would hang up on everyone
+            answer.set_exception(too_large(size, self._max_frame_bytes))
+            return answer
         self._batches[batch] = answer
-        write_buffers(self._transport, work_frame(batch, work, now=self._clock.monotonic()))
+        self._idle.clear()
+        answer.add_done_callback(functools.partial(self._forget_cancelled, batch, len(work.rows)))
+        write_buffers(self._transport, buffers)
         return answer
+
+    def _forget_cancelled(self, batch: int, requests: int, answer: asyncio.Future[Answer]) -> None:
+        if answer.cancelled() and batch in self._batches:
+            for item in range(requests):
+                self._send(Kind.CANCEL, CancelHead(batch, item))
 
     def forget(self, answer: asyncio.Future[Answer], item: int) -> None:
         for batch, waiting in self._batches.items():
@@ -127,6 +162,8 @@ class ChannelClient(asyncio.BufferedProtocol):
 
     async def ping(self, timeout_s: float) -> PingHead:
         """The replica's word on itself; raises ``ReplicaLost`` if there is none within ``timeout_s`` seconds."""
+        if self._transport is None:
+            raise ReplicaLost(f"the tensor channel to {self._replica_id} is closed")
         nonce = next(self._numbers)
         reply: asyncio.Future[PingHead] = self._loop.create_future()
         self._pings[nonce] = reply
@@ -147,9 +184,8 @@ class ChannelClient(asyncio.BufferedProtocol):
         return self._gone.is_set()
 
     async def drained(self) -> None:
-        """Returns when nothing is in flight."""
-        while self._batches:
-            await asyncio.wait(self._batches.values(), return_when=asyncio.FIRST_COMPLETED)
+        """Returns when nothing is in flight: the replica has answered all of it, or is lost."""
+        await self._idle.wait()
 
     async def close(self) -> None:
         if self._transport is not None:
@@ -204,6 +240,8 @@ class ChannelClient(asyncio.BufferedProtocol):
         answer = self._batches.pop(batch, None)
         if answer is None:
             raise ProtocolError(f"an answer to batch {batch}, which isn't in flight")
+        if not self._batches:
+            self._idle.set()
         if not answer.done():
             if isinstance(outcome, Answer):
                 answer.set_result(outcome)
@@ -224,6 +262,7 @@ class ChannelClient(asyncio.BufferedProtocol):
         lost: AttemptError = ReplicaLost(f"replica {self._replica_id}: {reason}")
         waiting: list[asyncio.Future[Any]] = [*self._batches.values(), *self._pings.values()]
         self._batches.clear()
+        self._idle.set()
         for future in waiting:
             if not future.done():
                 future.set_exception(lost)

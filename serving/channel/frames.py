@@ -69,9 +69,14 @@ class Writer(Protocol):
     def write(self, data: Buffer) -> None: ...
 
 
+def frame_bytes(buffers: list[Buffer]) -> int:
+    """The size of the frame that these buffers are."""
+    return sum(map(len, buffers))
+
+
 def write_buffers(writer: Writer, buffers: list[Buffer]) -> None:
     """Write a frame: a small one at one go, a large one without copying its tensors first."""
-    if sum(map(len, buffers)) < JOIN_BELOW_BYTES:
+    if frame_bytes(buffers) < JOIN_BELOW_BYTES:
         writer.write(b"".join(buffers))
     else:
         for buffer in buffers:
@@ -83,11 +88,11 @@ class FrameReader:
 
     Small frames share one receive buffer and are copied out of it. A frame that doesn't fit there gets memory
     of exactly its size, which later becomes its payload without another copy. Sizes are checked before any
-    memory is taken.
+    memory is taken; ``max_frame_bytes`` may be raised once the peer is known.
     """
 
     def __init__(self, *, max_frame_bytes: int, receive_bytes: int = _RECEIVE_BYTES) -> None:
-        self._max_frame_bytes = max_frame_bytes
+        self.max_frame_bytes = max_frame_bytes
         self._shared = bytearray(receive_bytes)
         self._target = self._shared
         self._filled = 0
@@ -140,13 +145,15 @@ class FrameReader:
 
     def _checked_size(self, start: int) -> int:
         magic, kind, pad, header_bytes, payload_bytes = PREFIX.unpack_from(self._shared, start)
-        if magic != MAGIC or kind not in _KINDS or pad >= ALIGNMENT:
+        if magic != MAGIC or kind not in _KINDS:
             raise ProtocolError("the peer doesn't speak the tensor channel's frames")
         if header_bytes > HEADER_MAX_BYTES:
             raise ProtocolError(f"a header of {header_bytes} bytes; at most {HEADER_MAX_BYTES} are allowed")
+        if pad != (padding(PREFIX.size + header_bytes) if payload_bytes else 0):
+            raise ProtocolError(f"{pad} bytes of padding don't bring the payload to a multiple of {ALIGNMENT}")
         total: int = PREFIX.size + header_bytes + pad + payload_bytes
-        if total > self._max_frame_bytes:
-            raise ProtocolError(f"a frame of {total} bytes; at most {self._max_frame_bytes} are allowed")
+        if total > self.max_frame_bytes:
+            raise ProtocolError(f"a frame of {total} bytes; at most {self.max_frame_bytes} are allowed")
         return total
 
     def _start_large(self, start: int, total: int) -> None:
@@ -166,6 +173,16 @@ class FrameReader:
         rest = self._filled - start
         self._shared[:rest] = self._shared[start : self._filled]
         self._filled = rest
+
+
+def read_frame(raw: Buffer, *, max_frame_bytes: int) -> Frame:
+    """The one frame that ``raw`` is; raises ``ProtocolError`` for anything else."""
+    receive_bytes = max(PREFIX.size, min(len(raw), _RECEIVE_BYTES))
+    reader = FrameReader(max_frame_bytes=max_frame_bytes, receive_bytes=receive_bytes)
+    frames = reader.feed(raw)
+    if len(frames) != 1 or reader.pending_bytes:
+        raise ProtocolError(f"{len(frames)} whole frames and {reader.pending_bytes} bytes where one frame was due")
+    return frames[0]
 
 
 def _parts(whole: memoryview) -> tuple[int, bytes, memoryview]:

@@ -6,24 +6,27 @@ Slower, but Ray finds the replica. Not here: the handle itself; ``serving.deploy
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
-from serving.channel.client import error_from_wire
-from serving.channel.frames import FrameReader, Kind, ProtocolError
+from serving.channel.client import error_from_wire, too_large
+from serving.channel.frames import Kind, ProtocolError, frame_bytes, read_frame
 from serving.channel.messages import (
     ErrorHead,
     ResultHead,
-    answer_frame,
+    error_frame,
+    outcome_frame,
     read_answer,
     read_head,
     read_work,
-    small_frame,
     work_frame,
 )
 from serving.channel.runner import ModelRunner, Outcome, settle
 from serving.channel.work import Answer, Work
 from serving.clock import Clock
-from serving.errors import Internal, ReplicaLost, ReplicaUnavailable, RequestError
+from serving.errors import DeadlineExceeded, Internal, ReplicaLost, ReplicaUnavailable, RequestError
+
+log = logging.getLogger("holdfast.channel")
 
 Call = Callable[[bytes], Awaitable[bytes]]
 """Sends a frame to any replica of the version and returns its answer frame; raises a ``RequestError``."""
@@ -78,35 +81,43 @@ class HandleClient:
 
     async def close(self) -> None:
         self._closed = True
-        for answer in tuple(self._tasks):
+        tasks = dict(self._tasks)
+        for answer, task in tasks.items():
             settle(answer, ReplicaLost(f"the gateway closed the way to {self._name}"))
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def _send(self, work: Work, answer: asyncio.Future[Answer]) -> None:
+        try:
+            outcome = await self._outcome(work)
+        except Exception as error:  # whoever waits for the answer must hear of it
+            log.exception("a call through %s failed", self._name)
+            outcome = Internal(f"{self._name}: {type(error).__name__}: {error}")
+        settle(answer, outcome)
+
+    async def _outcome(self, work: Work) -> Outcome:
         now = self._clock.monotonic()
-        frame = b"".join(work_frame(1, work, now=now))
+        buffers = work_frame(1, work, now=now)
+        if (size := frame_bytes(buffers)) > self._max_frame_bytes:
+            return too_large(size, self._max_frame_bytes)
         try:
             # A handle call can hang for ever, so nobody waits longer than the last of the batch could use.
             async with asyncio.timeout(max(work.deadlines) - now):
-                settle(answer, self._read(await self._call(frame)))
+                return self._read(await self._call(b"".join(buffers)))
         except RequestError as error:
-            settle(answer, error)
-        except ProtocolError as error:
-            settle(answer, Internal(f"{self._name}: {error}"))
+            return error
         except TimeoutError:
-            settle(answer, ReplicaLost(f"no answer through {self._name} in time"))
+            return DeadlineExceeded(f"no answer through {self._name} before the deadline")
 
     def _read(self, raw: bytes) -> Outcome:
-        frames = FrameReader(max_frame_bytes=self._max_frame_bytes).feed(raw)
-        if len(frames) != 1:
-            raise ProtocolError(f"{len(frames)} frames where one was due")
-        frame = frames[0]
+        frame = read_frame(raw, max_frame_bytes=self._max_frame_bytes)
         if frame.kind == Kind.ERROR:
             return error_from_wire(read_head(frame, ErrorHead))
         return read_answer(read_head(frame, ResultHead), frame)
 
     def _done(self, answer: asyncio.Future[Answer]) -> None:
         task = self._tasks.pop(answer)
-        if answer.cancelled() or self._closed:
+        if answer.cancelled():
             task.cancel()
         self._on_change()
 
@@ -114,12 +125,12 @@ class HandleClient:
 async def answer_call(raw: bytes, runner: ModelRunner, *, clock: Clock, max_frame_bytes: int) -> bytes:
     """The replica's end: the answer frame to a work frame that came through the handle."""
     try:
-        frames = FrameReader(max_frame_bytes=max_frame_bytes).feed(raw)
-        if len(frames) != 1 or frames[0].kind != Kind.INFER:
-            raise ProtocolError("not one INFER frame")
-        _, work = read_work(frames[0], now=clock.monotonic())
-        return b"".join(answer_frame(1, await runner.run(work)))
+        frame = read_frame(raw, max_frame_bytes=max_frame_bytes)
+        if frame.kind != Kind.INFER:
+            raise ProtocolError(f"a gateway doesn't send {Kind(frame.kind).name} through the handle")
+        _, work = read_work(frame, now=clock.monotonic())
+        return b"".join(outcome_frame(1, await runner.run(work), max_frame_bytes=max_frame_bytes))
     except ProtocolError as error:
-        return small_frame(Kind.ERROR, ErrorHead(1, Internal.code, str(error)))
+        return error_frame(1, Internal(str(error)))
     except RequestError as error:
-        return small_frame(Kind.ERROR, ErrorHead(1, error.code, error.message))
+        return error_frame(1, error)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from serving.channel.address import Address
 from serving.channel.client import ChannelClient
@@ -54,21 +54,37 @@ class Membership:
         self._limits = limits
         self._secret = secret
         self._keepers: dict[tuple[str, Address], asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connected: set[ChannelClient] = set()
+        self._closed = False
 
     def update(self, replicas: Mapping[str, Address]) -> None:
         """These, by replica id, are all that live now. Connections to others end once they are idle."""
+        if self._closed:
+            return  # word that was on its way when the version was given up
         wanted = set(replicas.items())
         for member in [member for member in self._keepers if member not in wanted]:
             self._keepers.pop(member).cancel()
         for member in wanted - self._keepers.keys():
-            self._keepers[member] = asyncio.get_running_loop().create_task(self._keep(*member))
+            self._keepers[member] = self._begin(self._keep(*member))
 
     async def close(self) -> None:
-        keepers = list(self._keepers.values())
+        """Cut every connection."""
+        self._closed = True
         self._keepers.clear()
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        while self._tasks:  # a keeper that ends leaves its connection to one more task
+            tasks = tuple(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for client in tuple(self._connected):  # of tasks that were cancelled before they began
+            await self._cut(client)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _keep(self, replica_id: str, address: Address) -> None:
         """Hold a connection to one replica until cancelled."""
@@ -97,6 +113,7 @@ class Membership:
 
     async def _watch(self, client: ChannelClient) -> None:
         """Offer a connected client to the lane until the connection is of no more use."""
+        self._connected.add(client)
         self._lane.attach(client)
         try:
             while client.live:
@@ -107,8 +124,20 @@ class Membership:
             await client.close()
         finally:
             self._lane.detach(client)
-            # A replica that leaves, or that Serve no longer lists, still answers what it has.
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            self._begin(self._hang_up(client))
+
+    async def _hang_up(self, client: ChannelClient) -> None:
+        """A replica that leaves, or that Serve no longer lists, still answers what it has.
+
+        This has a task of its own because Serve may drop a replica from its list while it finishes.
+        """
+        try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.finish_timeout_s):
                     await client.drained()
-            await client.close()
+        finally:
+            await self._cut(client)
+
+    async def _cut(self, client: ChannelClient) -> None:
+        self._connected.discard(client)
+        await client.close()

@@ -13,12 +13,16 @@ import msgspec
 import numpy as np
 
 from models.inference import DATATYPES, Array, Tensor, Tensors, element_count, pack_bytes, unpack_bytes
-from serving.channel.frames import Buffer, Frame, Kind, ProtocolError, frame_head, padding
+from serving.channel.frames import Buffer, Frame, Kind, ProtocolError, frame_bytes, frame_head, padding
 from serving.channel.work import Answer, Work
+from serving.errors import ModelFailed, RequestError
 
 PROTOCOL_VERSION: Final = 1
 COPY_BELOW_BYTES: Final = 1 << 14
 """Smaller tensors are copied into the frame: one write is cheaper than many."""
+
+ERROR_TEXT_MAX: Final = 2000
+"""Characters of an error's text that are sent; a model may put a whole tensor into its text."""
 
 
 class TensorHead(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -41,8 +45,9 @@ class Hello(msgspec.Struct, array_like=True, frozen=True):
 
 
 class InferHead(msgspec.Struct, array_like=True, frozen=True):
-    """A batch of requests. Request ``i`` owns ``rows[i]`` rows and is of no use after ``budgets_us[i]``
-    microseconds, counted from arrival.
+    """A batch of requests.
+
+    Request ``i`` owns ``rows[i]`` rows and is of no use after ``budgets_us[i]`` microseconds, counted from arrival.
     """
 
     id: int
@@ -108,7 +113,7 @@ def read_head(frame: Frame, head: type[Head]) -> Head:
     """The frame's header as a ``head``; raises ``ProtocolError`` if it isn't one."""
     try:
         message: Head = _DECODERS[head].decode(frame.header)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's own errors, and strings that aren't UTF-8
         raise ProtocolError(f"a {head.__name__} that can't be read: {error}") from None
     return message
 
@@ -124,9 +129,7 @@ def work_frame(batch: int, work: Work, *, now: float) -> list[Buffer]:
     ``now`` is the monotonic time in seconds; a deadline that has just passed leaves one microsecond.
     """
     budgets = tuple([max(1, int((deadline - now) * 1e6)) for deadline in work.deadlines])
-    return _tensor_frame(
-        Kind.INFER, work.inputs, lambda heads: InferHead(batch, work.rows, budgets, heads)
-    )
+    return _tensor_frame(Kind.INFER, work.inputs, lambda heads: InferHead(batch, work.rows, budgets, heads))
 
 
 def answer_frame(batch: int, answer: Answer) -> list[Buffer]:
@@ -137,11 +140,29 @@ def answer_frame(batch: int, answer: Answer) -> list[Buffer]:
     )
 
 
+def outcome_frame(batch: int, outcome: Answer | RequestError, *, max_frame_bytes: int) -> list[Buffer]:
+    """The frame that says how a batch ended, as buffers. An answer too large for a frame is the model's failure."""
+    if isinstance(outcome, RequestError):
+        return [error_frame(batch, outcome)]
+    buffers = answer_frame(batch, outcome)
+    if (size := frame_bytes(buffers)) > max_frame_bytes:
+        return [error_frame(batch, ModelFailed(f"an answer of {size} bytes; at most {max_frame_bytes} can be sent"))]
+    return buffers
+
+
+def error_frame(batch: int, error: RequestError) -> bytes:
+    """The ERROR frame of a batch that failed as a whole."""
+    text = error.message[:ERROR_TEXT_MAX].encode(errors="backslashreplace").decode()
+    return small_frame(Kind.ERROR, ErrorHead(batch, error.code, text))
+
+
 def read_work(frame: Frame, *, now: float) -> tuple[int, Work]:
     """The batch's number and the work of an INFER frame; deadlines count from ``now``."""
     head = read_head(frame, InferHead)
-    if len(head.rows) != len(head.budgets_us) or any(rows < 0 for rows in head.rows):
+    if not head.rows or len(head.rows) != len(head.budgets_us) or min(head.rows) < 0:
         raise ProtocolError("an InferHead whose rows and budgets don't belong together")
+    if len(head.rows) > 1 and any(tensor.shape[:1] != (sum(head.rows),) for tensor in head.tensors):
+        raise ProtocolError(f"an InferHead whose tensors haven't the {sum(head.rows)} rows of its requests")
     deadlines = tuple([now + budget * 1e-6 for budget in head.budgets_us])
     return head.id, Work(_read_tensors(head.tensors, frame.payload), head.rows, deadlines)
 

@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import logging
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from serving.channel.address import Address, TcpAddress, UnixAddress
 from serving.channel.frames import Frame, FrameReader, Kind, ProtocolError, write_buffers
@@ -20,16 +20,20 @@ from serving.channel.messages import (
     GoodbyeHead,
     Hello,
     PingHead,
-    answer_frame,
+    outcome_frame,
     read_head,
     read_work,
     small_frame,
 )
 from serving.channel.runner import Job, ModelRunner, Outcome
-from serving.channel.work import Answer
 from serving.clock import Clock
 
 log = logging.getLogger("holdfast.channel")
+
+GREETING_MAX_BYTES: Final = 1 << 16
+"""Nobody who hasn't shown the secret can make a replica take more memory than this."""
+
+FLUSH_TIMEOUT_S: Final = 2.0
 
 
 class TensorServer:
@@ -44,6 +48,9 @@ class TensorServer:
         self.max_frame_bytes = max_frame_bytes
         self._secret = secret
         self._connections: set[_Connection] = set()
+        self._alone = asyncio.Event()
+        self._alone.set()
+        self._leaving: str | None = None
         self._server: asyncio.Server | None = None
         self._socket_path: Path | None = None
 
@@ -67,24 +74,40 @@ class TensorServer:
 
     def joined(self, connection: _Connection) -> None:
         self._connections.add(connection)
+        self._alone.clear()
 
     def left(self, connection: _Connection) -> None:
         self._connections.discard(connection)
+        if not self._connections:
+            self._alone.set()
+
+    @property
+    def leaving(self) -> str | None:
+        """Why the replica takes no new work, if so."""
+        return self._leaving
 
     async def drain(self, reason: str) -> None:
-        """Say goodbye to every gateway and wait until all work is answered."""
+        """Say goodbye to every gateway, also to those that dial from now on, and wait until all work is answered."""
+        self._leaving = reason
         for connection in tuple(self._connections):
             connection.say_goodbye(reason)
         await self.runner.drained()
 
     async def close(self) -> None:
-        """Stop listening and cut every connection."""
+        """Stop listening and end every connection, once all is sent; one whose gateway doesn't read is cut."""
         if self._server is not None:
             self._server.close()
         for connection in tuple(self._connections):
             connection.cut()
         if self._socket_path is not None:
             self._socket_path.unlink(missing_ok=True)
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self._alone.wait()
+        except TimeoutError:
+            for connection in tuple(self._connections):
+                connection.abort()
+            await self._alone.wait()
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -92,7 +115,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def __init__(self, server: TensorServer) -> None:
         self._server = server
-        self._reader = FrameReader(max_frame_bytes=server.max_frame_bytes)
+        self._reader = FrameReader(max_frame_bytes=min(GREETING_MAX_BYTES, server.max_frame_bytes))
         self._jobs: dict[int, Job] = {}
         self._greeted = False
         self._transport: asyncio.Transport | None = None
@@ -127,6 +150,10 @@ class _Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
     def _take(self, frame: Frame) -> None:
         if not self._greeted:
             self._greet(frame)
@@ -150,7 +177,10 @@ class _Connection(asyncio.BufferedProtocol):
         if not self._server.accepts(hello.secret):
             raise ProtocolError("the gateway's secret isn't ours")
         self._greeted = True
+        self._reader.max_frame_bytes = self._server.max_frame_bytes
         self._send(Kind.HELLO, self._server.hello)
+        if self._server.leaving is not None:
+            self.say_goodbye(self._server.leaving)
 
     def _infer(self, frame: Frame) -> None:
         batch, work = read_work(frame, now=self._server.clock.monotonic())
@@ -163,10 +193,7 @@ class _Connection(asyncio.BufferedProtocol):
     def _answer(self, batch: int, outcome: Outcome) -> None:
         if self._jobs.pop(batch, None) is None or self._transport is None:
             return
-        if isinstance(outcome, Answer):
-            write_buffers(self._transport, answer_frame(batch, outcome))
-        else:
-            self._send(Kind.ERROR, ErrorHead(batch, outcome.code, outcome.message))
+        write_buffers(self._transport, outcome_frame(batch, outcome, max_frame_bytes=self._server.max_frame_bytes))
 
     def _answer_ping(self, ping: PingHead) -> None:
         runner = self._server.runner

@@ -21,11 +21,11 @@ class Watchers:
 
     def __init__(self) -> None:
         self._replicas: dict[str, dict[str, Address]] = {}
-        self._watching: dict[str, Callable[[], None]] = {}
+        self._watching: dict[str, list[Callable[[], None]]] = {}
 
     def changed(self, application: str, replicas: dict[str, Address]) -> None:
         self._replicas[application] = replicas
-        if (tell := self._watching.get(application)) is not None:
+        for tell in self._watching.get(application, ()):
             tell()
 
     def watch(self, application: str, on_replicas: OnReplicas) -> None:
@@ -36,15 +36,19 @@ class Watchers:
             replicas = self._replicas.get(application, {})
             loop.call_soon_threadsafe(lambda: on_replicas(replicas))
 
-        self._watching[application] = tell
+        self._watching.setdefault(application, []).append(tell)
         tell()
 
     def live(self, application: str) -> int:
         return len(self._replicas.get(application, {}))
 
     def forget(self, application: str) -> None:
-        self._watching.pop(application, None)
-        self._replicas.pop(application, None)
+        """One watcher less: the oldest. A version that is unloaded and loaded again has two for a while."""
+        watching = self._watching.get(application, [])
+        del watching[:1]
+        if not watching:
+            self._watching.pop(application, None)
+            self._replicas.pop(application, None)
 
 
 WATCHERS = Watchers()

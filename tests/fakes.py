@@ -1,0 +1,223 @@
+"""Small stand-ins that behave like the real thing: time, and the replicas of a version.
+
+Tests get their loop from ``run``; the hook in ``conftest.py`` calls it for every ``async def`` test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from models.inference import InferenceRequest, Tensor
+from models.signature import Signature, TensorSpec
+from serving.channel.work import Answer, Work
+from serving.errors import ReplicaLost, RequestError
+
+T = TypeVar("T")
+
+WALL = 1_700_000_000.0
+
+
+class FakeClock:
+    """Time that passes when a test says so, or, on a loop of its own, when nothing is left to do but wait."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return WALL + self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class _Skipping(selectors.SelectSelector):
+    """Where others wait, this lets time jump. With nothing to wait for, it says that the test hangs."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events or timeout == 0:
+            return events
+        if timeout is None:
+            raise RuntimeError("the test waits for something that can't happen any more")
+        self._clock.advance(timeout + 1e-6)  # as real timers do: a little late, never early
+        return []
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """Runs on a ``FakeClock``. For tests without threads and sockets, whose doings it doesn't see."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        super().__init__(_Skipping(clock))
+
+    def time(self) -> float:
+        return self._clock.now
+
+    def run_in_executor(  # type: ignore[override]  # the result is there at once
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001  # whoever awaits the future gets it
+            future.set_exception(error)
+        return future
+
+
+def run(main: Coroutine[Any, Any, T], clock: FakeClock | None = None) -> T:
+    """The result of ``main``. Fails if it leaves tasks behind, or an exception that nobody saw."""
+    unseen: list[str] = []
+
+    async def guarded() -> T:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(
+            lambda _, context: unseen.append(f"{context['message']}: {context.get('exception')!r}")
+        )
+        async with asyncio.timeout(None if clock else 30):
+            result = await main
+        for _ in range(5):  # what was told to end may end
+            await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks are left behind: {left}"
+        return result
+
+    with asyncio.Runner(loop_factory=(lambda: SkippingLoop(clock)) if clock else None) as runner:
+        result = runner.run(guarded())
+    assert not unseen, unseen
+    return result
+
+
+async def settled(turns: int = 10) -> None:
+    """Let everything happen that can happen without the passing of time."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+# A model that doubles: y = 2 x.
+
+DOUBLE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 2)),), batched=True)
+
+
+def request_of(*values: float, signature: Signature = DOUBLE, model: str = "m", width: int = 2) -> InferenceRequest:
+    """A request with a row for each value, which fills it."""
+    array = np.repeat(np.array(values, np.float32)[:, None], width, axis=1)
+    return InferenceRequest(model, (Tensor("x", "FP32", array),), rows=len(values))
+
+
+def work_of(*requests: Sequence[float], deadline: float, width: int = 2) -> Work:
+    """The batch of these requests; each is the values of its rows."""
+    values = [value for request in requests for value in request]
+    array = np.repeat(np.array(values, np.float32)[:, None], width, axis=1)
+    return Work((Tensor("x", "FP32", array),), tuple(map(len, requests)), (deadline,) * len(requests))
+
+
+def doubled(work: Work) -> Answer:
+    return Answer((Tensor("y", "FP32", work.inputs[0].array * np.float32(2)),))
+
+
+def values_of(tensors: Sequence[Tensor]) -> list[float]:
+    """The first column of the first tensor."""
+    column: list[float] = tensors[0].array[:, 0].tolist()
+    return column
+
+
+@dataclass
+class Call:
+    """A batch that a ``FakeReplica`` was sent."""
+
+    work: Work
+    answer: asyncio.Future[Answer]
+    replica: FakeReplica
+    forgotten: list[int] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[float]:
+        return values_of(self.work.inputs)
+
+    def reply(self, outcome: Answer | RequestError | None = None) -> None:
+        """End the call, if nobody has cancelled it; by default with the doubled input."""
+        self.replica.calls.remove(self)
+        if not self.answer.done():
+            if isinstance(outcome, RequestError):
+                self.answer.set_exception(outcome)
+            else:
+                self.answer.set_result(doubled(self.work) if outcome is None else outcome)
+        self.replica.on_change()
+
+
+class FakeReplica:
+    """A ``ReplicaClient`` that answers when the test says so; ``sent`` is all that it ever got."""
+
+    def __init__(self, replica_id: str = "r1", *, on_change: Callable[[], None] = lambda: None) -> None:
+        self.replica_id = replica_id
+        self.live = True
+        self.calls: list[Call] = []
+        self.sent: list[Call] = []
+        self.on_change = on_change
+        self.closed = False
+
+    @property
+    def outstanding(self) -> int:
+        return len(self.calls)
+
+    def submit(self, work: Work) -> asyncio.Future[Answer]:
+        assert self.live, "work for a replica that isn't live"
+        call = Call(work, asyncio.get_running_loop().create_future(), self)
+        self.calls.append(call)
+        self.sent.append(call)
+        return call.answer
+
+    def forget(self, answer: asyncio.Future[Answer], item: int) -> None:
+        next(call for call in self.sent if call.answer is answer).forgotten.append(item)
+
+    def lose(self) -> None:
+        """As if the process had been killed."""
+        self.live = False
+        calls, self.calls = self.calls, []
+        for call in calls:
+            if not call.answer.done():
+                call.answer.set_exception(ReplicaLost(f"{self.replica_id} is lost"))
+        self.on_change()
+
+    async def close(self) -> None:
+        self.closed = True
+        self.lose()
+
+
+class AnsweringReplica(FakeReplica):
+    """Answers everything on the next turn of the loop, as ``model`` says."""
+
+    def __init__(
+        self,
+        model: Callable[[Work], Answer | RequestError] = doubled,
+        replica_id: str = "r1",
+        *,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(replica_id, on_change=on_change)
+        self.model = model
+
+    def submit(self, work: Work) -> asyncio.Future[Answer]:
+        answer = super().submit(work)
+        call = self.calls[-1]
+
+        def answer_it() -> None:
+            if call in self.calls:
+                call.reply(self.model(work))
+
+        asyncio.get_running_loop().call_soon(answer_it)
+        return answer
