@@ -52,9 +52,7 @@ def deploy(settings: Settings) -> None:
     """Hand the application to Serve; returns before anything runs."""
     serve.start(proxy_location="Disabled")
     target = serve.RunTarget(build_from(settings), name=APPLICATION, route_prefix="/")
-    serve.run_many(
-        [target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
-    )
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
 
 def failure() -> str | None:

@@ -63,7 +63,7 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
-def _environment(args: argparse.Namespace) -> int:
+def _environment(_: argparse.Namespace) -> int:
     for name, value in RAY_ENVIRONMENT.items():
         print(f"export {name}={value}")
     return 0

@@ -11,11 +11,10 @@ import logging
 import re
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
@@ -78,7 +77,7 @@ class ServeLink:
         self._application = application_of(name)
         handle: DeploymentHandle[Any] = serve.get_deployment_handle(MODEL_DEPLOYMENT, self._application)
         if not handle.is_initialized:
-            handle._init()  # type: ignore[no-untyped-call]
+            handle._init()  # type: ignore[no-untyped-call]  # noqa: SLF001  # starts the router before the first call
         self._infer = handle.options(method_name="infer_frame")
 
     def watch(self, on_replicas: OnReplicas) -> None:
@@ -123,9 +122,7 @@ class ModelReplica:
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
         registry = Registry(settings.store_dir)
-        self._loaded = await asyncio.to_thread(
-            load_version, registry, name.model, name.version, threads=model.threads
-        )
+        self._loaded = await asyncio.to_thread(load_version, registry, name.model, name.version, threads=model.threads)
         manifest = self._loaded.manifest
         self._metrics = ReplicaMetrics(*name)
         self._clock = SystemClock()
@@ -138,9 +135,7 @@ class ModelReplica:
             observer=self._metrics,
         )
         hello = Hello(PROTOCOL_VERSION, "", name.model, name.version, manifest.digest)
-        self._server = TensorServer(
-            self._runner, hello=hello, clock=self._clock, max_frame_bytes=self._max_frame_bytes
-        )
+        self._server = TensorServer(self._runner, hello=hello, clock=self._clock, max_frame_bytes=self._max_frame_bytes)
         replica = serve.get_replica_context().replica_id.unique_id
         self._flusher = asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, self._flush_metrics))
         self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
@@ -338,9 +333,7 @@ class RemoteControl:
             raise REFUSALS.get(code, Internal)(message)
 
 
-REFUSALS: dict[str, type[RequestError]] = {
-    error.code: error for error in (InvalidRequest, ModelNotFound, LoadFailed)
-}
+REFUSALS: dict[str, type[RequestError]] = {error.code: error for error in (InvalidRequest, ModelNotFound, LoadFailed)}
 
 
 async def refusal(command: Awaitable[None]) -> tuple[str, str] | None:

@@ -130,7 +130,7 @@ class Gateway:
             wanted = loaded(table)
             fresh = [name for name, digest in wanted.items() if not self._serves(name, digest)]
             built = await asyncio.gather(*(self._build(name, wanted[name]) for name in fresh))
-            versions = {name: version for name, version in self._versions.items() if self._serves(name, wanted.get(name))}
+            versions = {name: old for name, old in self._versions.items() if self._serves(name, wanted.get(name))}
             versions.update(zip(fresh, built, strict=True))
             gone = [version for name, version in self._versions.items() if versions.get(name) is not version]
             self._versions, self._table, self._has_table = versions, table, True
@@ -191,18 +191,21 @@ class Gateway:
         )
 
     async def _until_live(self, lane: Lane) -> None:
-        until = self._clock.monotonic() + READY_WAIT_S
-        while not lane.live_channels and self._clock.monotonic() < until:
-            await asyncio.sleep(0.01)
-        if not lane.live_channels:
+        if not await self._came_true(lambda: lane.live_channels > 0, within_s=READY_WAIT_S):
             log.warning("%s has no tensor channel yet; the Serve handle carries its requests", lane.name)
 
     async def _retire(self, version: Version) -> None:
         """End a version that no request is routed to any more, once it has answered what it has."""
-        until = self._clock.monotonic() + version.served.timeout_s
-        while (version.lane.waiting or version.lane.inflight_batches) and self._clock.monotonic() < until:
-            await asyncio.sleep(0.01)
+        lane = version.lane
+        await self._came_true(lambda: not lane.waiting and not lane.inflight_batches, within_s=version.served.timeout_s)
         await self._end(version)
+
+    async def _came_true(self, condition: Callable[[], bool], *, within_s: float) -> bool:
+        """Look again and again: versions come and go rarely, and the request path shall not pay for telling us."""
+        until = self._clock.monotonic() + within_s
+        while not (true := condition()) and self._clock.monotonic() < until:  # noqa: ASYNC110  # as said
+            await asyncio.sleep(0.01)
+        return true
 
     async def _end(self, version: Version) -> None:
         version.link.close()

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from serving.request.lane import Lane
     from serving.request.record import Tally
 
-LATENCY_BUCKETS_S: Final = (
-    (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-)
+LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COMPUTE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 BATCH_BUCKETS_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -165,7 +163,10 @@ class ReplicaMetrics:
             registry=None,
         ).labels(model, version)
         self._golden = Counter(
-            "holdfast_golden_checks_total", "Golden predictions of the health check.", (*_LABELS, "result"), registry=None
+            "holdfast_golden_checks_total",
+            "Golden predictions of the health check.",
+            (*_LABELS, "result"),
+            registry=None,
         )
         self._key = (model, version)
         self._lock = threading.Lock()
@@ -200,7 +201,7 @@ def _observe_many(histogram: Any, buckets: Sequence[int], total: float) -> None:
 
     prometheus_client has no public way to do so; observing one by one costs as much as decoding a request.
     """
-    for bucket, count in zip(histogram._buckets, buckets, strict=True):
+    for bucket, count in zip(histogram._buckets, buckets, strict=True):  # noqa: SLF001
         if count:
             bucket.inc(count)
-    histogram._sum.inc(total)
+    histogram._sum.inc(total)  # noqa: SLF001

@@ -95,18 +95,18 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = None
     replicas: Annotated[int, Meta(ge=1, le=64, description="Replicas of each version.")] = 1
     threads: Annotated[int, Meta(ge=1, le=256, description="Threads that one run of the model may use.")] = 1
-    num_cpus: Annotated[
-        float, Meta(ge=0, le=256, description="CPUs that Ray reserves for each replica (0: none).")
-    ] = 0.0
+    num_cpus: Annotated[float, Meta(ge=0, le=256, description="CPUs that Ray reserves for each replica (0: none).")] = (
+        0.0
+    )
     timeout_ms: Annotated[
         int, Meta(ge=1, le=86_400_000, description="Deadline of a request that doesn't bring its own.")
     ] = 10_000
     max_batch_rows: Annotated[
         int, Meta(ge=1, le=65_536, description="Rows that requests may fill together in one batch.")
     ] = 64
-    max_batch_bytes: Annotated[Positive, Meta(description="Input bytes that requests may fill together in one batch.")] = (
-        8 << 20
-    )
+    max_batch_bytes: Annotated[
+        Positive, Meta(description="Input bytes that requests may fill together in one batch.")
+    ] = 8 << 20
     inflight_batches: Annotated[
         int, Meta(ge=1, le=64, description="Batches that each gateway has in flight to each replica.")
     ] = 1
@@ -128,9 +128,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of it."""
 
-    state_dir: Annotated[
-        str, Meta(description="Folder for everything that Holdfast keeps on this node.")
-    ] = ".holdfast"
+    state_dir: Annotated[str, Meta(description="Folder for everything that Holdfast keeps on this node.")] = ".holdfast"
     store: Annotated[
         str | None, Meta(description="Folder of the model registry. Left out: `models` in `state_dir`.")
     ] = None

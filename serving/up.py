@@ -57,7 +57,7 @@ def up(settings: Settings) -> int:
             if _await_first_answer(settings, wanted, progress, stopped, app.failure):
                 _await_others(settings, wanted, progress, stopped)
                 progress("ready. Ctrl-C stops everything")
-                _watch(settings, stopped)
+                _until(stopped)
             progress("stopping: requests under way are finished")
         finally:
             app.stop_ray()
@@ -88,7 +88,7 @@ def _stop_signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set. A second SIGINT interrupts at once."""
     stopped = threading.Event()
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int, _: Any) -> None:
         if stopped.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stopped.set()
@@ -123,9 +123,7 @@ def _await_first_answer(
     return False
 
 
-def _await_others(
-    settings: Settings, wanted: list[ModelVersion], progress: Progress, stopped: threading.Event
-) -> None:
+def _await_others(settings: Settings, wanted: list[ModelVersion], progress: Progress, stopped: threading.Event) -> None:
     """Tell of every version once it is ready, or why it isn't."""
     missing = set(wanted)
     until = time.monotonic() + START_TIMEOUT_S
@@ -155,8 +153,8 @@ def _raise_if_all_failed(settings: Settings, wanted: list[ModelVersion]) -> None
         raise StartError("; ".join(f"{name}: {reasons[name]}" for name in wanted))
 
 
-def _watch(settings: Settings, stopped: threading.Event) -> None:
-    while not stopped.wait(0.5):
+def _until(stopped: threading.Event) -> None:
+    while not stopped.wait(0.5):  # a wait without an end would keep Python from running the signals' handlers
         pass
 
 

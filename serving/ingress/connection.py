@@ -39,11 +39,24 @@ Answer = Callable[[HttpRequest], Awaitable[HttpResponse]]
 class Host(Protocol):
     """The listener that a connection belongs to."""
 
-    answer: Answer
-    body_max_bytes: int
-    closing: bool
-    date_header: bytes
-    paths: dict[bytes, str]
+    @property
+    def answer(self) -> Answer: ...
+
+    @property
+    def body_max_bytes(self) -> int: ...
+
+    @property
+    def closing(self) -> bool: ...
+
+    @property
+    def date_header(self) -> bytes:
+        """The header of this second, with its line end."""
+        ...
+
+    @property
+    def paths(self) -> dict[bytes, str]:
+        """Request targets that were seen, and their decoded paths."""
+        ...
 
     def opened(self, connection: Connection) -> None: ...
 

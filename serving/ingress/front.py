@@ -52,9 +52,7 @@ def build_routes(
         await flush()
         return await asyncio.to_thread(render_metrics, metrics_dir)
 
-    information = Information(
-        gateway, version=own_version(), list_versions=registry.versions, render_metrics=render
-    )
+    information = Information(gateway, version=own_version(), list_versions=registry.versions, render_metrics=render)
     pipeline = Pipeline(gateway, recorder, clock=SystemClock())
     routes = Routes(pipeline, information, control, body_max_bytes=settings.http.body_max_bytes)
     return Front(routes, flush)

@@ -52,12 +52,17 @@ backend gateways
     option httpchk
     http-check send meth GET uri {accepting_path}
     http-check expect status 200
-    default-server check inter 500ms fastinter 100ms downinter 200ms rise 1 fall 2 observe layer4 error-limit 1 on-error mark-down
-    http-error status 502 content-type application/json lf-string '{{"error":"the gateway died while it had the request"}}'
-    http-error status 503 content-type application/json lf-string '{{"error":"no gateway can take the request now"}}' hdr retry-after 1
-    http-error status 504 content-type application/json lf-string '{{"error":"the gateway did not answer in time"}}'
+    default-server check inter 500ms fastinter 100ms downinter 200ms rise 1 fall 2
+    default-server observe layer4 error-limit 1 on-error mark-down
+{errors}
 {servers}
 """
+
+_ERRORS: Final = {
+    502: "the gateway died while it had the request",
+    503: "no gateway can take the request now",
+    504: "the gateway didn't answer in time",
+}
 
 
 def render_config(http: HttpSettings, *, pidfile: Path, control_socket: Path) -> str:
@@ -75,5 +80,11 @@ def render_config(http: HttpSettings, *, pidfile: Path, control_socket: Path) ->
         drain_s=max(1, round(http.drain_timeout_s)),
         retries=len(servers),
         accepting_path=ACCEPTING_PATH,
+        errors="\n".join(f"    http-error status {status} {_json(text)}" for status, text in _ERRORS.items()),
         servers="\n".join(servers),
     )
+
+
+def _json(text: str) -> str:
+    """An error body as HAProxy wants it quoted, and when to try again."""
+    return f'content-type application/json string "{{\\"error\\":\\"{text}\\"}}" hdr retry-after 1'

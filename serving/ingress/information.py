@@ -30,7 +30,12 @@ class Information:
     """What this gateway knows, as responses."""
 
     def __init__(
-        self, gateway: Gateway, *, version: str, list_versions: ListVersions, render_metrics: Callable[[], Awaitable[bytes]]
+        self,
+        gateway: Gateway,
+        *,
+        version: str,
+        list_versions: ListVersions,
+        render_metrics: Callable[[], Awaitable[bytes]],
     ) -> None:
         self._gateway = gateway
         self._server = json_response(metadata.server_metadata(version))
@@ -99,9 +104,7 @@ class Information:
                 entries.append(IndexEntry(name.model, name.version, "READY"))
             else:
                 default = "no replica can take work now" if name in lanes else "not loaded"
-                entries.append(
-                    IndexEntry(name.model, name.version, "UNAVAILABLE", reasons.get(str(name), default))
-                )
+                entries.append(IndexEntry(name.model, name.version, "UNAVAILABLE", reasons.get(str(name), default)))
         return metadata.repository_index(entries, ready_only=wish.ready)
 
 

@@ -82,9 +82,7 @@ class HaproxyKeeper:
         files = self._files
         files.folder.mkdir(parents=True, exist_ok=True)
         files.control_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.config.write_text(
-            render_config(self._http, pidfile=files.pidfile, control_socket=files.control_socket)
-        )
+        files.config.write_text(render_config(self._http, pidfile=files.pidfile, control_socket=files.control_socket))
         await self._spawn()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
@@ -126,13 +124,15 @@ class HaproxyKeeper:
         loop = asyncio.get_running_loop()
         while True:
             process = self._process
-            assert process is not None and process.stderr is not None
+            assert process is not None
+            assert process.stderr is not None
             started = loop.time()
             async for line in process.stderr:
                 self.last_error = line.decode(errors="replace").strip()
                 log.info("%s", self.last_error)
             code = await process.wait()
             log.error("HAProxy ended with code %s; starting it again", code)
-            wait_s = RESTART_WAIT_S if loop.time() - started > RESTART_WAIT_MAX_S else min(2 * wait_s, RESTART_WAIT_MAX_S)
+            lived = loop.time() - started > RESTART_WAIT_MAX_S
+            wait_s = RESTART_WAIT_S if lived else min(2 * wait_s, RESTART_WAIT_MAX_S)
             await asyncio.sleep(wait_s)
             await self._spawn()

@@ -6,6 +6,7 @@ Not here: HTTP itself (``serving.ingress.connection``), the routes, HAProxy in f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from email.utils import formatdate
 from typing import Final
@@ -15,7 +16,6 @@ from serving.ingress.connection import Answer, Connection
 from serving.settings import HttpSettings
 
 SWEEP_S: Final = 1.0
-CLOSE_POLL_S: Final = 0.01
 
 
 class NoFreePort(Exception):
@@ -54,6 +54,8 @@ class Listener:
         self._drain_timeout_s = http.drain_timeout_s
         self._clock = clock
         self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -69,9 +71,9 @@ class Listener:
             self._server.close()
         for connection in tuple(self._connections):
             connection.finish()
-        until = self._clock.monotonic() + self._drain_timeout_s
-        while self._connections and self._clock.monotonic() < until:
-            await asyncio.sleep(CLOSE_POLL_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_timeout_s):
+                await self._empty.wait()
         for connection in tuple(self._connections):
             connection.close()
         if self._sweeper is not None:
@@ -79,9 +81,12 @@ class Listener:
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self._empty.clear()
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
 
     def _sweep(self) -> None:
         """Once a second: the date for the answers, and an end to connections that have been quiet for too long."""

@@ -190,4 +190,3 @@ def _json_length(raw: bytes) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 12:
         raise InvalidRequest(f"header Inference-Header-Content-Length: '{text[:32]}' isn't a number of bytes")
     return int(text)
-

@@ -30,6 +30,17 @@ def batch_key(request: InferenceRequest, *, fixed: bool) -> Key:
     return _ANY_KEY if fixed else tuple([tensor.array.shape[1:] for tensor in request.inputs])
 
 
+def request_bytes(request: InferenceRequest) -> int:
+    """The bytes of a request's inputs; of BYTES tensors those that they hold, which numpy doesn't count."""
+    return sum([_tensor_bytes(tensor) for tensor in request.inputs])
+
+
+def _tensor_bytes(tensor: Tensor) -> int:
+    if tensor.datatype == "BYTES":
+        return sum(map(len, tensor.array.flat)) + 4 * tensor.array.size
+    return tensor.array.nbytes
+
+
 def join(requests: Sequence[InferenceRequest], deadlines: Sequence[float]) -> Work:
     """One batch of all the requests, in order. They have one key."""
     first = requests[0]

@@ -18,10 +18,10 @@ TIMEOUT_MAX_US: Final = 86_400_000_000
 
 
 def budget_s(parameters: Mapping[str, Any], header: str | None, *, default_s: float) -> float:
-    """The seconds that a request has: its ``timeout`` parameter or its header (both in microseconds), else
-    ``default_s``. Of two the smaller one counts.
+    """The seconds that a request has.
 
-    Raises ``InvalidRequest`` for anything but a whole number from 1 to a day's worth.
+    They are its ``timeout`` parameter's or its header's (both in microseconds; of two the smaller one counts), else
+    ``default_s``. Raises ``InvalidRequest`` for anything but a whole number from 1 to a day's worth.
     """
     given: list[float] = []
     if (parameter := parameters.get("timeout")) is not None:
@@ -70,7 +70,7 @@ class Deadlines:
         else:
             entries.add(entry)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._slot_s, self._tick)
+            self._wake_at_next_slot()
 
     def forget(self, entry: Expirable) -> None:
         slot = int(entry.deadline / self._slot_s) + 1
@@ -84,4 +84,10 @@ class Deadlines:
         for slot in [slot for slot in self._slots if slot <= now]:
             for entry in self._slots.pop(slot):
                 entry.expire()
-        self._timer = asyncio.get_running_loop().call_later(self._slot_s, self._tick) if self._slots else None
+        self._timer = None
+        if self._slots:
+            self._wake_at_next_slot()
+
+    def _wake_at_next_slot(self) -> None:
+        until = self._slot_s - self._clock.monotonic() % self._slot_s
+        self._timer = asyncio.get_running_loop().call_later(until, self._tick)

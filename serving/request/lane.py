@@ -8,7 +8,7 @@ in the queue leaves together. A lone request leaves at once. Not here: which ver
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from models.signature import Signature
 from serving.channel.work import Answer, ReplicaClient
 from serving.clock import Clock
 from serving.errors import DeadlineExceeded, Internal, InvalidAnswer, ModelFailed, ReplicaUnavailable, RequestError
-from serving.request.batch import Key, answered_rows, batch_key, fixed_shapes, join, split
+from serving.request.batch import Key, answered_rows, batch_key, fixed_shapes, join, request_bytes, split
 from serving.request.check import form_fault, unfinite
 from serving.request.deadline import Deadlines
 
@@ -62,13 +62,9 @@ class Pending:
     batch: _Batch | None = None
 
     def expire(self) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(DeadlineExceeded(self._too_late()))
-            self.lane.abandon(self)
-
-    def _too_late(self) -> str:
         where = "waiting for its turn" if self.batch is None else f"waiting for {self.lane.name}"
-        return f"the deadline of {self.deadline - self.since:.3f} s passed while the request was {where}"
+        text = f"the deadline of {self.deadline - self.since:.3f} s passed while the request was {where}"
+        self.lane.expired(self, DeadlineExceeded(text))
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +88,7 @@ class Lane:
         self._clock = clock
         self._deadlines = deadlines
         self._fixed = fixed_shapes(signature)
-        self._queue: deque[Pending] = deque()
+        self._queue: OrderedDict[Pending, None] = OrderedDict()
         self._isolated: deque[list[Pending]] = deque()
         self._clients: dict[str, ReplicaClient] = {}
         self._safety_net: ReplicaClient | None = None
@@ -154,7 +150,7 @@ class Lane:
         answer: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
         key = batch_key(request, fixed=self._fixed)
         pending = Pending(self, request, deadline, key, answer, self._clock.monotonic())
-        self._queue.append(pending)
+        self._queue[pending] = None
         self._deadlines.watch(pending)
         self.pump()
         return pending
@@ -164,10 +160,17 @@ class Lane:
         self._deadlines.forget(pending)
         batch = pending.batch
         if batch is None:
-            return  # still in the queue: skipped when its turn comes
-        if all(member.answer.done() for member in batch.members):
+            self._queue.pop(pending, None)
+        elif all(member.answer.done() for member in batch.members):
             batch.answer.cancel()
-        batch.client.forget(batch.answer, batch.members.index(pending))
+        else:
+            batch.client.forget(batch.answer, batch.members.index(pending))
+
+    def expired(self, pending: Pending, error: DeadlineExceeded) -> None:
+        """The deadline of this request has passed."""
+        if not pending.answer.done():
+            self._end(pending, error)
+            self.abandon(pending)
 
     def pump(self) -> None:
         """Send what can be sent now. Called when a request, an answer or a replica comes or goes."""
@@ -178,8 +181,9 @@ class Lane:
                     self._fail_waiting(f"the last replica of {self.name} is gone")
                 return
             members = self._next_batch()
-            if members:
-                self._send(members, client)
+            if not members:
+                return
+            self._send(members, client)
 
     def _free_client(self) -> ReplicaClient | None:
         """The live replica with the fewest batches outstanding, if any has room."""
@@ -193,7 +197,7 @@ class Lane:
         return best
 
     def _any_live(self) -> bool:
-        for client in self._clients.values():  # a loop: `any` with a generator costs three times as much here
+        for client in self._clients.values():  # noqa: SIM110  # `any` with a generator costs three times as much here
             if client.live:
                 return True
         return False
@@ -206,29 +210,21 @@ class Lane:
 
     def _take_compatible(self) -> list[Pending]:
         """The first waiting request, and those behind it that can go with it."""
-        queue, limits = self._queue, self._limits
+        limits = self._limits
         members: list[Pending] = []
-        skipped: list[Pending] = []
         rows = size = 0
-        while queue:
-            pending = queue.popleft()
-            if pending.answer.done():
+        for pending in self._queue:
+            if pending.answer.done() or (members and pending.key != members[0].key):
                 continue
-            request = pending.request
-            request_bytes = sum([tensor.array.nbytes for tensor in request.inputs])
-            if members:
-                if pending.key != members[0].key:
-                    skipped.append(pending)
-                    continue
-                if rows + request.rows > limits.max_batch_rows or size + request_bytes > limits.max_batch_bytes:
-                    skipped.append(pending)
-                    break
+            rows += pending.request.rows
+            size += request_bytes(pending.request)
+            if members and (rows > limits.max_batch_rows or size > limits.max_batch_bytes):
+                break
             members.append(pending)
-            rows += request.rows
-            size += request_bytes
             if not self._signature.batched:
                 break
-        queue.extendleft(reversed(skipped))
+        for pending in members:
+            del self._queue[pending]
         return members
 
     def _send(self, members: list[Pending], client: ReplicaClient) -> None:
@@ -262,6 +258,9 @@ class Lane:
         members = batch.members
         self.stats.compute_s += answer.compute_s
         if answer.dropped:
+            if not all(0 <= index < len(members) for index in answer.dropped):
+                self._end_all(members, InvalidAnswer(f"{self.name} dropped requests that it wasn't sent"))
+                return
             for index in answer.dropped:
                 self._end(members[index], DeadlineExceeded(f"{self.name} dropped the request: its deadline had passed"))
             members = [pending for index, pending in enumerate(members) if index not in answer.dropped]
