@@ -1,7 +1,7 @@
 """When a request is of no more use, and who is told so.
 
 A timer for each request would be dear, so deadlines share a wheel of coarse slots: an entry expires at its deadline
-or up to one slot later, never before.
+or about one slot later, never before.
 """
 
 from __future__ import annotations
@@ -89,5 +89,6 @@ class Deadlines:
             self._wake_at_next_slot()
 
     def _wake_at_next_slot(self) -> None:
-        until = self._slot_s - self._clock.monotonic() % self._slot_s
+        # A little behind the boundary, so that neither rounding nor an early timer finds the slot not over yet.
+        until = 1.02 * self._slot_s - self._clock.monotonic() % self._slot_s
         self._timer = asyncio.get_running_loop().call_later(until, self._tick)
