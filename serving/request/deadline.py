@@ -26,7 +26,7 @@ def budget_s(parameters: Mapping[str, Any], header: str | None, *, default_s: fl
     given: list[float] = []
     if (parameter := parameters.get("timeout")) is not None:
         if type(parameter) is not int:
-            raise InvalidRequest(f"parameters.timeout: {parameter!r} isn't a whole number of microseconds")
+            raise InvalidRequest(f"parameters.timeout: {parameter!r:.32} isn't a whole number of microseconds")
         given.append(_checked(parameter, "parameters.timeout"))
     if header is not None:
         if not header.isascii() or not header.isdecimal() or len(header) > 12:

@@ -1,0 +1,202 @@
+"""One request from its bytes to the bytes of its answer: what each stage lets through, and one record for each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.inference import Tensor
+from serving.channel.work import Answer
+from serving.errors import (
+    DeadlineExceeded,
+    InvalidAnswer,
+    InvalidRequest,
+    ModelFailed,
+    ModelNotFound,
+    ReplicaLost,
+    ReplicaUnavailable,
+    RequestError,
+)
+from serving.protocol.decode import RequestDecoder
+from serving.request.deadline import Deadlines
+from serving.request.lane import Lane, LaneLimits
+from serving.request.pipeline import CANCELLED, OK, InferCall, Pipeline, ServedVersion
+from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, FakeReplica, settled
+
+
+class Records:
+    """A ``Recorder`` that keeps everything."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, str, float]] = []
+
+    def record(self, served: ServedVersion | None, outcome: str, *, seconds: float) -> None:
+        self.all.append((served.name if served else "", outcome, seconds))
+
+
+class OneModel:
+    """A ``Router`` that knows ``m@v1``."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.lane = Lane("m@v1", DOUBLE, finite=True, limits=LaneLimits(), clock=clock, deadlines=Deadlines(clock))
+        self.served = ServedVersion("m", "v1", "m@v1", RequestDecoder("m", DOUBLE), self.lane, 7.0)
+
+    def route(self, model: str, version: str | None) -> ServedVersion:
+        if (model, version) not in (("m", None), ("m", "v1")):
+            raise ModelNotFound(f"no {model}")
+        return self.served
+
+
+class Rig:
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.router = OneModel(clock)
+        self.records = Records()
+        self.pipeline = Pipeline(self.router, self.records, clock=clock)
+
+    def answering(self, outcome: Answer | RequestError | None = None) -> AnsweringReplica:
+        replica = AnsweringReplica(on_change=self.router.lane.pump)
+        if outcome is not None:
+            replica.model = lambda _: outcome
+        self.router.lane.attach(replica)
+        return replica
+
+    def silent(self) -> FakeReplica:
+        replica = FakeReplica(on_change=self.router.lane.pump)
+        self.router.lane.attach(replica)
+        return replica
+
+    @property
+    def outcomes(self) -> list[tuple[str, str]]:
+        return [(name, outcome) for name, outcome, _ in self.records.all]
+
+
+def call(model: str = "m", data: Any = (1, 2), timeout: str | None = None, **top: Any) -> InferCall:
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": data}
+    return InferCall(model, None, json.dumps({"inputs": [tensor], **top}).encode(), timeout=timeout)
+
+
+async def test_a_good_request_is_answered_by_the_version_that_served_it(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    rig.answering()
+    reply = await rig.pipeline.infer(call(id="7"))
+    body = json.loads(reply.body.body)
+    assert (body["model_name"], body["model_version"], body["id"]) == ("m", "v1", "7")
+    assert body["outputs"][0]["data"] == [2, 4]
+    assert reply.served is rig.router.served
+    assert rig.outcomes == [("m@v1", OK)]
+
+
+async def test_a_record_says_how_long_the_request_took(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    replica = rig.silent()
+    asking = asyncio.create_task(rig.pipeline.infer(call()))
+    await settled()
+    clock.advance(0.25)
+    replica.calls[0].reply()
+    await asking
+    assert rig.records.all[0][2] == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        InferCall("m", None, b"{"),
+        InferCall("m", None, b""),
+        InferCall("m", None, b"{}", json_length=99),
+        call(data=[1]),
+        call(data=["a", "b"]),
+        call(timeout="soon"),
+        call(parameters={"timeout": 0}),
+    ],
+)
+async def test_a_bad_request_never_reaches_the_lane(clock: FakeClock, bad: InferCall) -> None:
+    rig = Rig(clock)
+    replica = rig.answering()
+    with pytest.raises(InvalidRequest):
+        await rig.pipeline.infer(bad)
+    assert replica.sent == []
+    assert rig.outcomes == [("m@v1", InvalidRequest.code)]
+
+
+async def test_an_unknown_model_is_recorded_without_a_version(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    with pytest.raises(ModelNotFound):
+        await rig.pipeline.infer(call("other"))
+    assert rig.outcomes == [("", ModelNotFound.code)]
+
+
+@pytest.mark.parametrize("error", [ModelFailed, ReplicaLost, ReplicaUnavailable])
+async def test_a_failed_attempt_is_recorded_as_what_it_was(clock: FakeClock, error: type[RequestError]) -> None:
+    rig = Rig(clock)
+    rig.answering(error("so"))
+    with pytest.raises(error):
+        await rig.pipeline.infer(call())
+    assert rig.outcomes == [("m@v1", error.code)]
+
+
+async def test_an_answer_of_nan_reaches_nobody(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    rig.answering(Answer((Tensor("y", "FP32", np.full((1, 2), np.nan, np.float32)),)))
+    with pytest.raises(InvalidAnswer):
+        await rig.pipeline.infer(call())
+    assert rig.outcomes == [("m@v1", InvalidAnswer.code)]
+
+
+async def test_without_a_replica_it_ends_at_once(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    with pytest.raises(ReplicaUnavailable):
+        await rig.pipeline.infer(call())
+    assert rig.outcomes == [("m@v1", ReplicaUnavailable.code)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        (call(), 7.0),
+        (call(parameters={"timeout": 2_000_000}), 2.0),
+        (call(timeout="3000000"), 3.0),
+        (call(parameters={"timeout": 2_000_000}, timeout="500000"), 0.5),
+    ],
+    ids=["default", "parameter", "header", "the smaller of both"],
+)
+async def test_a_request_ends_at_its_deadline(clock: FakeClock, asked: InferCall, seconds: float) -> None:
+    rig = Rig(clock)
+    replica = rig.silent()
+    started = clock.now
+    with pytest.raises(DeadlineExceeded):
+        await rig.pipeline.infer(asked)
+    assert clock.now - started == pytest.approx(seconds, abs=0.02)
+    assert replica.sent[0].work.deadlines == pytest.approx((started + seconds,))
+    assert rig.outcomes == [("m@v1", DeadlineExceeded.code)]
+
+
+async def test_when_the_caller_goes_away_so_does_the_work(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    replica = rig.silent()
+    asking = [asyncio.create_task(rig.pipeline.infer(call())) for _ in range(2)]
+    await settled()
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert all(task.cancelled() for task in asking)
+    assert replica.sent[0].answer.cancelled()
+    assert (len(replica.sent), rig.router.lane.waiting) == (1, 0)
+    assert rig.outcomes == [("m@v1", CANCELLED)] * 2
+
+
+async def test_a_defect_of_ours_is_recorded_too(clock: FakeClock) -> None:
+    rig = Rig(clock)
+
+    class Broken(OneModel):
+        def route(self, model: str, version: str | None) -> ServedVersion:
+            raise ZeroDivisionError
+
+    pipeline = Pipeline(Broken(clock), rig.records, clock=clock)
+    with pytest.raises(ZeroDivisionError):
+        await pipeline.infer(call())
+    assert rig.outcomes == [("", "internal")]
