@@ -12,6 +12,10 @@ from pathlib import Path
 from models import commands as model_commands
 from serving.cluster import RAY_ENVIRONMENT, StartError
 from serving.serve_file import read_settings
+from serving.settings import Settings, absolute
+
+
+DEFAULT_CONFIG = Path("serve_config.yaml")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-c", "--config", type=Path, default=Path("serve_config.yaml"), metavar="FILE", help="a Serve configuration"
+        "-c",
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"a Serve configuration (default: {DEFAULT_CONFIG} if there is one here, else the default settings)",
     )
 
 
@@ -50,16 +58,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _up(args: argparse.Namespace) -> int:
-    settings = read_settings(args.config)
+    settings = _settings(args.config)
     from serving.up import up
 
     return up(settings)
 
 
+def _settings(config: Path | None) -> Settings:
+    if config is None and not DEFAULT_CONFIG.exists():
+        return absolute(Settings(), Path.cwd())
+    return read_settings(config or DEFAULT_CONFIG)
+
+
 def _check(args: argparse.Namespace) -> int:
-    settings = read_settings(args.config)
+    settings = _settings(args.config)
     models = ", ".join(f"{model.name}@{model.stable_version}" for model in settings.models) or "all of the registry"
-    print(f"{args.config}: right; stable versions: {models}")
+    print(f"{args.config or 'settings'}: right; stable versions: {models}")
     return 0
 
 

@@ -366,7 +366,7 @@ class GatewayReplica:
             settings,
             self._gateway,
             registry=registry,
-            control=RemoteControl(control) if settings.admin else None,
+            control=RemoteControl(control) if settings.admin_allowed else None,
             metrics_dir=metrics_dir(run_dir),
         )
         self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
@@ -388,12 +388,14 @@ class GatewayReplica:
         return await self._gateway.apply(table_from_json(raw))
 
     async def _follow_file(self) -> None:
+        from serving.routing.table import EMPTY
+
         try:
-            table = await asyncio.to_thread(self._file.read_if_changed)
+            table = await asyncio.to_thread(self._file.read)
         except ValueError as error:
             log.error("the routing table's file can't be read, so the last table stays: %s", error)
             return
-        if table is not None:
+        if table is not EMPTY:
             await self._gateway.apply(table)
 
     async def check_health(self) -> None:

@@ -107,9 +107,8 @@ class Gateway:
     @property
     def ready(self) -> bool:
         """Whether any model can answer. With no model at all it is False."""
-        return not self.draining and any(
-            self._versions[name, route.stable].lane.ready for name, route in self._table.models.items()
-        )
+        stable = (self._versions.get((name, route.stable)) for name, route in self._table.models.items())
+        return not self.draining and any(version is not None and version.lane.ready for version in stable)
 
     @property
     def accepting(self) -> bool:
@@ -122,16 +121,17 @@ class Gateway:
         """Serve by this table from now on, if it is newer; returns the generation in force.
 
         What the table brings is linked and, within a bound, ready before the swap; what it drops leaves the table
-        first and then finishes what it has.
+        first and then finishes what it has. A version that can't be linked doesn't keep the others back: it is left
+        out, and tried again when the same table is applied again.
         """
         async with self._applying:
-            if table.generation <= self._table.generation and self._has_table:
+            if not self._news(table):
                 return self._table.generation
             wanted = loaded(table)
             fresh = [name for name, digest in wanted.items() if not self._serves(name, digest)]
-            built = await asyncio.gather(*(self._build(name, wanted[name]) for name in fresh))
+            built = await asyncio.gather(*(self._build_if_possible(name, wanted[name]) for name in fresh))
             versions = {name: old for name, old in self._versions.items() if self._serves(name, wanted.get(name))}
-            versions.update(zip(fresh, built, strict=True))
+            versions.update({name: version for name, version in zip(fresh, built, strict=True) if version is not None})
             gone = [version for name, version in self._versions.items() if versions.get(name) is not version]
             self._versions, self._table, self._has_table = versions, table, True
             for version in gone:
@@ -146,9 +146,22 @@ class Gateway:
         versions, self._versions, self._table = self.versions, {}, EMPTY
         await asyncio.gather(*(self._end(version) for version in versions), *self._closing)
 
+    def _news(self, table: RoutingTable) -> bool:
+        """Whether applying the table would change anything."""
+        if table.generation != self._table.generation or not self._has_table:
+            return table.generation > self._table.generation or not self._has_table
+        return len(self._versions) < len(loaded(self._table))
+
     def _serves(self, name: tuple[str, str], digest: str | None) -> bool:
         version = self._versions.get(name)
         return version is not None and version.digest == digest
+
+    async def _build_if_possible(self, name: tuple[str, str], digest: str) -> Version | None:
+        try:
+            return await self._build(name, digest)
+        except Exception:
+            log.exception("%s@%s can't be served by this gateway", *name)
+            return None
 
     async def _build(self, name: tuple[str, str], digest: str) -> Version:
         model, version = name
@@ -217,6 +230,7 @@ def channel_limits(settings: Settings) -> ChannelLimits:
     channel = settings.channel
     return ChannelLimits(
         max_frame_bytes=channel.max_frame_bytes,
+        busy_poll_s=channel.busy_poll_us * 1e-6,
         connect_timeout_s=channel.connect_timeout_s,
         ping_interval_s=channel.ping_interval_s,
         ping_timeout_s=channel.ping_timeout_s,

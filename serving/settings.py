@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -74,6 +75,15 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     max_frame_bytes: Annotated[
         Positive, Meta(description="Largest batch, with its answer, that is sent at one go.")
     ] = 128 << 20
+    busy_poll_us: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="How long, in microseconds, a gateway stays awake for the answer to a lone request if such "
+            "answers usually come within that time: lower latency at low load, for some CPU time (0: never).",
+        ),
+    ] = 300
     connect_timeout_s: Annotated[Seconds, Meta(description="How long dialling a replica may take.")] = 2.0
     ping_interval_s: Annotated[Seconds, Meta(description="How often a replica is asked whether it is there.")] = 1.0
     ping_timeout_s: Annotated[
@@ -140,9 +150,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(description="The models that are served. Left out: every model of the registry, in its highest version."),
     ] = ()
     admin: Annotated[
-        bool,
-        Meta(description="Whether `/v2/repository/models/{model}/load` and `/unload` may change what is served."),
-    ] = True
+        bool | None,
+        Meta(
+            description="Whether `/v2/repository/models/{model}/load` and `/unload` may change what is served. Left "
+            "out: only if `http.host` is a loopback address, because they ask nobody who they are."
+        ),
+    ] = None
     log_level: Annotated[
         str, Meta(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO"
@@ -166,6 +179,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def store_dir(self) -> Path:
         return Path(self.store) if self.store is not None else Path(self.state_dir) / "models"
+
+    @property
+    def admin_allowed(self) -> bool:
+        return self.http.host in LOOPBACK if self.admin is None else self.admin
 
     def model(self, name: str) -> ModelSettings | None:
         """The settings of a model that they name, else None."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from serving.channel.address import Address, UnixAddress
+from serving.channel.busy_poll import BusyPoll
 from serving.channel.frames import Frame, FrameReader, Kind, ProtocolError, frame_bytes, write_buffers
 from serving.channel.messages import (
     PROTOCOL_VERSION,
@@ -62,12 +63,19 @@ class ChannelClient(asyncio.BufferedProtocol):
     """A ``ReplicaClient`` over a socket. Made by ``connect``; of no more use once it is lost."""
 
     def __init__(
-        self, replica_id: str, *, clock: Clock, max_frame_bytes: int, on_change: Callable[[ChannelClient], None]
+        self,
+        replica_id: str,
+        *,
+        clock: Clock,
+        max_frame_bytes: int,
+        on_change: Callable[[ChannelClient], None],
+        busy_poll_s: float = 0.0,
     ) -> None:
         self._replica_id = replica_id
         self._clock = clock
         self._on_change = on_change
         self._max_frame_bytes = max_frame_bytes
+        self._busy_poll = BusyPoll(clock, limit_s=busy_poll_s)
         self._reader = FrameReader(max_frame_bytes=max_frame_bytes)
         self._loop = asyncio.get_running_loop()
         self._batches: dict[int, asyncio.Future[Answer]] = {}
@@ -91,13 +99,20 @@ class ChannelClient(asyncio.BufferedProtocol):
         timeout_s: float,
         on_change: Callable[[ChannelClient], None],
         secret: str = "",
+        busy_poll_s: float = 0.0,
     ) -> ChannelClient:
         """Dial ``address`` and agree on the protocol.
 
         ``on_change`` is called whenever an answer arrives or the replica becomes unusable. Raises
         ``ReplicaUnavailable`` when there is no answer within ``timeout_s`` seconds or the peer isn't ours.
         """
-        client = cls(replica_id, clock=clock, max_frame_bytes=max_frame_bytes, on_change=on_change)
+        client = cls(
+            replica_id,
+            clock=clock,
+            max_frame_bytes=max_frame_bytes,
+            on_change=on_change,
+            busy_poll_s=busy_poll_s,
+        )
         try:
             async with asyncio.timeout(timeout_s):
                 hello = await client._greet(address, secret)
@@ -147,6 +162,8 @@ class ChannelClient(asyncio.BufferedProtocol):
         self._idle.clear()
         answer.add_done_callback(functools.partial(self._forget_cancelled, batch, len(work.rows)))
         write_buffers(self._transport, buffers)
+        if len(self._batches) == 1 and len(work.rows) == 1:
+            self._busy_poll.sent()
         return answer
 
     def _forget_cancelled(self, batch: int, requests: int, answer: asyncio.Future[Answer]) -> None:
@@ -237,6 +254,7 @@ class ChannelClient(asyncio.BufferedProtocol):
             raise ProtocolError(f"a replica doesn't send {Kind(frame.kind).name} now")
 
     def _settle(self, batch: int, outcome: Answer | RequestError) -> None:
+        self._busy_poll.answered()
         answer = self._batches.pop(batch, None)
         if answer is None:
             raise ProtocolError(f"an answer to batch {batch}, which isn't in flight")

@@ -27,6 +27,7 @@ class ChannelLimits:
     """How the gateway treats a tensor channel; times in seconds."""
 
     max_frame_bytes: int = 64 << 20
+    busy_poll_s: float = 0.0
     connect_timeout_s: float = 2.0
     redial_min_s: float = 0.05
     redial_max_s: float = 1.0
@@ -106,6 +107,7 @@ class Membership:
             address,
             clock=self._clock,
             max_frame_bytes=self._limits.max_frame_bytes,
+            busy_poll_s=self._limits.busy_poll_s,
             timeout_s=self._limits.connect_timeout_s,
             on_change=lambda _: self._lane.pump(),
             secret=self._secret,

@@ -16,7 +16,6 @@ class TableFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int] | None = None
 
     def read(self) -> RoutingTable:
         """The table, ``EMPTY`` if none was ever written. Raises ``ValueError`` if the file holds something else."""
@@ -24,19 +23,6 @@ class TableFile:
             return table_from_json(self._path.read_bytes())
         except FileNotFoundError:
             return EMPTY
-
-    def read_if_changed(self) -> RoutingTable | None:
-        """The table if the file was written since the last such call, else None."""
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return None
-        seen = (status.st_ino, status.st_mtime_ns)
-        if seen == self._seen:
-            return None
-        table = self.read()
-        self._seen = seen
-        return table
 
     def write(self, table: RoutingTable) -> None:
         """Durable when it returns."""
