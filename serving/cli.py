@@ -14,7 +14,6 @@ from serving.cluster import RAY_ENVIRONMENT, StartError
 from serving.serve_file import read_settings
 from serving.settings import Settings, absolute
 
-
 DEFAULT_CONFIG = Path("serve_config.yaml")
 
 
