@@ -6,6 +6,7 @@ Tests get their loop from ``run``; the hook in ``conftest.py`` calls it for ever
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
@@ -14,7 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from models.golden import GOLDEN_FILE, Example, write_examples
 from models.inference import InferenceRequest, Tensor
+from models.manifest import FileDigest, Golden, Manifest
+from models.registry import Registry
 from models.signature import Signature, TensorSpec
 from serving.channel.work import Answer, Work
 from serving.errors import ReplicaLost, RequestError
@@ -221,3 +225,22 @@ class AnsweringReplica(FakeReplica):
 
         asyncio.get_running_loop().call_soon(answer_it)
         return answer
+
+
+def publish_version(registry: Registry, model: str, version: str, artifact: bytes = b"weights") -> Manifest:
+    """A version of the doubling model; its artifact needn't run."""
+    ones = np.ones((1, 2), np.float32)
+    files = {GOLDEN_FILE: write_examples([Example((ones,), (2 * ones,))], DOUBLE), "model.onnx": artifact}
+    return registry.publish(
+        Manifest(
+            model=model,
+            version=version,
+            backend="onnxruntime",
+            files=tuple(
+                FileDigest(name, hashlib.sha256(raw).hexdigest(), len(raw)) for name, raw in sorted(files.items())
+            ),
+            signature=DOUBLE,
+            golden=Golden(GOLDEN_FILE),
+        ),
+        files,
+    )

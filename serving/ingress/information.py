@@ -94,7 +94,7 @@ class Information:
     async def _index(self, body: bytes) -> bytes:
         try:
             wish = msgspec.json.decode(body, type=_IndexRequest) if body else _IndexRequest()
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's own errors, and what isn't UTF-8
             raise InvalidRequest(f"the body: {error}") from None
         lanes = {ModelVersion(v.served.model, v.served.version): v.lane for v in self._gateway.versions}
         reasons = self._gateway.table.unavailable

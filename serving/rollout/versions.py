@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from models.errors import ModelError, VersionNotFound
+from models.errors import InvalidName, ModelError, VersionNotFound
 from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError
@@ -53,7 +53,7 @@ def wished_version(body: bytes) -> str | None:
     """The version that a load or unload body names; raises ``InvalidRequest``."""
     try:
         return msgspec.json.decode(body or b"{}", type=_Body).parameters.version
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's own errors, and what isn't UTF-8
         raise InvalidRequest(f"the body: {error}") from None
 
 
@@ -133,12 +133,13 @@ class VersionControl:
             manifest = await asyncio.to_thread(self._registry.verify, model, version)
             settings = self._settings.model(model) or ModelSettings(name=model, versions=(version,))
             await self._deployer.deploy(name, settings)
-        except VersionNotFound as error:
+        except (VersionNotFound, InvalidName) as error:
             raise ModelNotFound(str(error)) from None
-        except (ModelError, LoadFailed) as error:
+        except (ModelError, LoadFailed, OSError) as error:
+            reason = str(error) or f"{type(error).__name__} while its replicas were started"
             if version not in self._versions_of(model):
-                await self._take_down(name, reason=str(error))
-            raise LoadFailed(f"{name} can't be loaded: {error}") from None
+                await self._take_down(name, reason=reason)
+            raise LoadFailed(f"{name} can't be loaded: {reason}") from None
         if self._versions_of(model).get(version) == manifest.digest:
             await self._publish(self._table)
             return

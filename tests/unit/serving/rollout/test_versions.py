@@ -1,0 +1,346 @@
+"""Bringing versions up and down while the system runs: what is served is always something that can answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.manifest import ModelVersion
+from models.registry import Registry
+from serving.errors import InvalidRequest, LoadFailed, ModelNotFound
+from serving.rollout.versions import VersionControl, natural_key, wished_version
+from serving.routing.table import RoutingTable
+from serving.routing.table_file import TableFile
+from serving.settings import ModelSettings, Settings
+from tests.fakes import FakeClock, publish_version, settled
+
+Event = tuple[str, str]
+
+
+class FakeDeployer:
+    """Deploys at once, or fails, or takes its time; and writes down what it did when."""
+
+    def __init__(self, journal: list[Event]) -> None:
+        self._journal = journal
+        self.running: set[str] = set()
+        self.failures: dict[str, Exception] = {}
+        self.gate: asyncio.Event | None = None
+        self.settings: dict[str, ModelSettings] = {}
+
+    async def deploy(self, name: ModelVersion, settings: ModelSettings) -> None:
+        self._journal.append(("deploying", str(name)))
+        self.settings[str(name)] = settings
+        if self.gate is not None:
+            await self.gate.wait()
+        self.running.add(str(name))
+        if (error := self.failures.get(str(name))) is not None:
+            raise error
+        self._journal.append(("ready", str(name)))
+
+    async def delete(self, name: ModelVersion) -> None:
+        self._journal.append(("deleted", str(name)))
+        self.running.discard(str(name))
+
+
+class Rig:
+    def __init__(self, folder: Path, *models: ModelSettings) -> None:
+        self.registry = Registry(folder / "store")
+        self.file = TableFile(folder / "routing.json")
+        self.models = models
+        self.journal: list[Event] = []
+        self.deployer = FakeDeployer(self.journal)
+        self.published: list[RoutingTable] = []
+        self.control = self.restarted()
+
+    def restarted(self) -> VersionControl:
+        """A control plane that starts with what the last one left on disk."""
+        self.control = VersionControl(
+            Settings(models=self.models),
+            registry=self.registry,
+            deployer=self.deployer,
+            publish=self._publish,
+            state=self.file,
+        )
+        return self.control
+
+    async def _publish(self, table: RoutingTable) -> None:
+        assert self.file.read() == table, "gateways were told of what isn't written down"
+        self.published.append(table)
+        self.journal.append(("published", versions_in(table)))
+
+    @property
+    def served(self) -> str:
+        """All versions of the table in force, the stable ones marked."""
+        return versions_in(self.control.table)
+
+
+def versions_in(table: RoutingTable) -> str:
+    return " ".join(
+        f"{model}@{version}{'*' if version == route.stable else ''}"
+        for model, route in sorted(table.models.items())
+        for version in sorted(route.versions)
+    )
+
+
+def asking_for(version: Any) -> bytes:
+    return b'{"parameters": {"version": "%s"}}' % version.encode()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    rig = Rig(tmp_path)
+    for version in ("v1", "v2", "v10"):
+        publish_version(rig.registry, "m", version, version.encode())
+    publish_version(rig.registry, "n", "v1")
+    return rig
+
+
+class TestLoading:
+    async def test_a_version_is_served_once_its_replicas_are_ready(self, clock: FakeClock, rig: Rig) -> None:
+        await rig.control.load("m", asking_for("v1"))
+        assert rig.journal == [("deploying", "m@v1"), ("ready", "m@v1"), ("published", "m@v1*")]
+        digest = rig.registry.manifest("m", "v1").digest
+        assert rig.file.read().models["m"].versions == {"v1": digest}
+
+    async def test_without_a_wish_it_is_the_highest_version_of_the_store(self, clock: FakeClock, rig: Rig) -> None:
+        await rig.control.load("m")
+        assert rig.served == "m@v10*"
+
+    async def test_a_second_version_waits_for_traffic(self, clock: FakeClock, rig: Rig) -> None:
+        await rig.control.load("m", asking_for("v2"))
+        await rig.control.load("m", asking_for("v10"))
+        await rig.control.load("n")
+        assert rig.served == "m@v10 m@v2* n@v1*"
+
+    async def test_loading_what_is_loaded_changes_nothing_and_tells_the_gateways_again(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        await rig.control.load("m")
+        first = rig.control.table
+        await rig.control.load("m")
+        assert rig.control.table is first
+        assert rig.published == [first, first]
+
+    async def test_a_version_that_fails_is_taken_away_and_the_one_that_runs_stays(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        await rig.control.load("m", asking_for("v1"))
+        rig.deployer.failures["m@v2"] = LoadFailed("it gave 7 where its golden example says 8")
+        with pytest.raises(LoadFailed, match="m@v2 can't be loaded: it gave 7 where"):
+            await rig.control.load("m", asking_for("v2"))
+        assert rig.served == "m@v1*"
+        assert rig.control.table.unavailable == {"m@v2": "it gave 7 where its golden example says 8"}
+        assert rig.deployer.running == {"m@v1"}
+
+    async def test_a_version_that_runs_is_not_taken_away_because_loading_it_again_fails(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        await rig.control.load("m", asking_for("v1"))
+        rig.deployer.failures["m@v1"] = LoadFailed("busy")
+        with pytest.raises(LoadFailed):
+            await rig.control.load("m", asking_for("v1"))
+        assert rig.served == "m@v1*"
+        assert ("deleted", "m@v1") not in rig.journal
+
+    async def test_the_reason_goes_when_the_version_comes(self, clock: FakeClock, rig: Rig) -> None:
+        rig.deployer.failures["m@v1"] = LoadFailed("not today")
+        with pytest.raises(LoadFailed):
+            await rig.control.load("m", asking_for("v1"))
+        del rig.deployer.failures["m@v1"]
+        await rig.control.load("m", asking_for("v1"))
+        assert rig.control.table.unavailable == {}
+
+    async def test_a_corrupt_artifact_names_the_file_and_both_digests(self, clock: FakeClock, rig: Rig) -> None:
+        manifest = rig.registry.manifest("m", "v1")
+        published = next(file.sha256 for file in manifest.files if file.path == "model.onnx")
+        (rig.registry.directory("m", "v1") / "model.onnx").write_bytes(b"rotten")
+        with pytest.raises(LoadFailed) as caught:
+            await rig.control.load("m", asking_for("v1"))
+        assert "'model.onnx'" in caught.value.message
+        assert published in caught.value.message
+        assert caught.value.message.count("sha256:") == 2
+        assert ("deploying", "m@v1") not in rig.journal
+        assert "sha256" in rig.control.table.unavailable["m@v1"]
+
+    @pytest.mark.parametrize("error", [TimeoutError(), OSError(28, "No space left on device")])
+    async def test_a_version_that_is_never_ready_is_taken_away_with_a_reason(
+        self, clock: FakeClock, rig: Rig, error: OSError
+    ) -> None:
+        rig.deployer.failures["m@v1"] = error
+        with pytest.raises(LoadFailed, match=r"m@v1 can't be loaded: ."):
+            await rig.control.load("m", asking_for("v1"))
+        assert rig.control.table.unavailable["m@v1"]
+        assert rig.deployer.running == set()
+
+    @pytest.mark.parametrize(
+        ("model", "body"),
+        [
+            ("m", asking_for("v3")),
+            ("x", b""),
+            ("x", asking_for("v1")),
+            ("m", asking_for("../n")),
+            ("A B", asking_for("v1")),
+        ],
+    )
+    async def test_what_the_store_does_not_have_is_not_found_and_leaves_no_trace(
+        self, clock: FakeClock, rig: Rig, model: str, body: bytes
+    ) -> None:
+        with pytest.raises(ModelNotFound):
+            await rig.control.load(model, body)
+        assert rig.journal == []
+        assert rig.control.table == RoutingTable()
+
+    async def test_commands_for_one_model_wait_for_each_other_and_those_for_another_do_not(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        rig.deployer.gate = asyncio.Event()
+        commands = [
+            asyncio.create_task(rig.control.load("m", asking_for("v1"))),
+            asyncio.create_task(rig.control.load("m", asking_for("v2"))),
+            asyncio.create_task(rig.control.load("n")),
+        ]
+        await settled(30)
+        assert sorted(rig.journal) == [("deploying", "m@v1"), ("deploying", "n@v1")]
+        rig.deployer.gate.set()
+        await asyncio.gather(*commands)
+        assert rig.served == "m@v1* m@v2 n@v1*"
+        assert [table.generation for table in rig.published] == [1, 2, 3]
+
+    async def test_a_model_is_deployed_as_the_settings_say(self, clock: FakeClock, tmp_path: Path) -> None:
+        rig = Rig(tmp_path, ModelSettings(name="m", versions=("v1",), replicas=3))
+        publish_version(rig.registry, "m", "v1")
+        publish_version(rig.registry, "n", "v1")
+        await rig.control.load("m")
+        await rig.control.load("n")
+        assert rig.deployer.settings["m@v1"].replicas == 3
+        assert rig.deployer.settings["n@v1"] == ModelSettings(name="n", versions=("v1",))
+
+
+class TestUnloading:
+    async def test_a_version_is_out_of_the_table_before_its_replicas_end(self, clock: FakeClock, rig: Rig) -> None:
+        await rig.control.load("m", asking_for("v1"))
+        rig.journal.clear()
+        await rig.control.unload("m")
+        assert rig.journal == [("published", ""), ("deleted", "m@v1")]
+        assert rig.file.read().models == {}
+
+    async def test_a_version_that_failed_is_out_of_the_table_before_its_replicas_end(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        rig.deployer.failures["m@v1"] = LoadFailed("no")
+        with pytest.raises(LoadFailed):
+            await rig.control.load("m", asking_for("v1"))
+        assert rig.journal == [("deploying", "m@v1"), ("published", ""), ("deleted", "m@v1")]
+
+    async def test_without_the_stable_version_the_one_that_was_added_last_answers(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        for version in ("v10", "v1", "v2"):
+            await rig.control.load("m", asking_for(version))
+        await rig.control.unload("m", asking_for("v10"))
+        assert rig.served == "m@v1 m@v2*"
+        await rig.control.unload("m", asking_for("v1"))
+        assert rig.served == "m@v2*"
+
+    async def test_without_a_wish_all_versions_go(self, clock: FakeClock, rig: Rig) -> None:
+        for version in ("v1", "v2"):
+            await rig.control.load("m", asking_for(version))
+        await rig.control.load("n")
+        await rig.control.unload("m")
+        assert (rig.served, rig.deployer.running) == ("n@v1*", {"n@v1"})
+
+    @pytest.mark.parametrize(("model", "body"), [("m", b""), ("n", asking_for("v2")), ("x", b"")])
+    async def test_what_is_not_loaded_is_not_found(self, clock: FakeClock, rig: Rig, model: str, body: bytes) -> None:
+        await rig.control.load("n")
+        with pytest.raises(ModelNotFound):
+            await rig.control.unload(model, body)
+        assert rig.served == "n@v1*"
+
+
+class TestStarting:
+    async def test_every_version_of_the_settings_is_served_and_the_stable_one_answers(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        rig.models = (
+            ModelSettings(name="m", versions=("v1", "v2", "v10"), stable="v2"),
+            ModelSettings(name="n", versions=("v1",)),
+        )
+        await rig.restarted().start()
+        assert rig.served == "m@v1 m@v10 m@v2* n@v1*"
+        assert next(event for event in rig.journal if event[1].startswith("m@")) == ("deploying", "m@v2")
+
+    async def test_without_settings_every_model_is_served_in_its_highest_version(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        await rig.control.start()
+        assert rig.served == "m@v10* n@v1*"
+
+    async def test_with_nothing_to_serve_it_serves_nothing(self, clock: FakeClock, tmp_path: Path) -> None:
+        rig = Rig(tmp_path)
+        await rig.control.start()
+        assert (rig.served, rig.journal) == ("", [])
+
+    @pytest.mark.parametrize("error", [LoadFailed("no"), ZeroDivisionError("a defect")])
+    async def test_a_version_that_fails_does_not_stop_the_others(
+        self, clock: FakeClock, rig: Rig, error: Exception
+    ) -> None:
+        rig.models = (ModelSettings(name="m", versions=("v1", "v2")), ModelSettings(name="n", versions=("v1",)))
+        rig.deployer.failures["m@v2"] = error
+        await rig.restarted().start()
+        assert rig.served == "m@v1* n@v1*"
+
+    async def test_a_version_that_is_not_in_the_store_does_not_stop_the_others(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        rig.models = (ModelSettings(name="m", versions=("v1", "v7")),)
+        await rig.restarted().start()
+        assert rig.served == "m@v1*"
+
+    async def test_after_a_restart_the_last_table_counts_and_not_the_settings(self, clock: FakeClock, rig: Rig) -> None:
+        rig.models = (ModelSettings(name="m", versions=("v1", "v2")), ModelSettings(name="n", versions=("v1",)))
+        await rig.restarted().start()
+        await rig.control.unload("m", asking_for("v1"))
+        before = rig.control.table
+        rig.journal.clear()
+        await rig.restarted().start()
+        assert rig.control.table == before
+        assert {event for event in rig.journal if event[0] == "deploying"} == {
+            ("deploying", "m@v2"),
+            ("deploying", "n@v1"),
+        }
+        assert rig.published[-1] == before, "gateways that missed it hear of it"
+
+
+@pytest.mark.parametrize(
+    ("body", "version"),
+    [(b"", None), (b"{}", None), (b'{"parameters": {}}', None), (asking_for("v1"), "v1"), (b'{"other": 1}', None)],
+)
+def test_a_body_may_name_a_version(body: bytes, version: str | None) -> None:
+    assert wished_version(body) == version
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'{"parameters": {"version": 1}}',
+        b'{"parameters": []}',
+        b'{"parameters": {"version": "\xff"}}',
+        b"\xff",
+        b'{"x": ' + b"[" * 100_000,
+    ],
+)
+def test_a_body_that_makes_no_sense_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="the body: "):
+        wished_version(body)
+
+
+def test_versions_are_ordered_as_people_do() -> None:
+    names = ["v1", "v2", "v10", "v10.2", "v10.10", "1", "2", "10", "a", "v", "v1a", "v1-rc1"]
+    ordered = sorted(names, key=natural_key)
+    assert ordered.index("v2") < ordered.index("v10") < ordered.index("v10.2") < ordered.index("v10.10")
+    assert ordered.index("1") < ordered.index("2") < ordered.index("10")

@@ -1,0 +1,148 @@
+"""The routing table: a value that is replaced, never changed, and a file that holds one whole table or the last."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.errors import ModelNotFound
+from serving.routing.table import EMPTY, ModelRoute, RoutingTable, loaded, table_from_json, table_to_json
+from serving.routing.table_file import TableFile
+
+ONE = EMPTY.with_version("m", "v1", "sha256:1")
+TWO = ONE.with_version("m", "v2", "sha256:2")
+
+names = st.sampled_from(["a", "b", "c"])
+changes = st.lists(st.tuples(st.sampled_from(["with", "stable", "without"]), names, names), max_size=12)
+
+
+def changed(table: RoutingTable, change: tuple[str, str, str]) -> RoutingTable:
+    kind, model, version = change
+    if kind == "without":
+        return table.without_version(model, version, reason="gone")
+    return table.with_version(model, version, f"sha256:{version}", stable=kind == "stable")
+
+
+class TestTheTable:
+    @given(changes)
+    def test_every_change_is_a_new_generation_that_can_be_written_down(
+        self, script: list[tuple[str, str, str]]
+    ) -> None:
+        table = EMPTY
+        for number, change in enumerate(script, start=1):
+            before = table_to_json(table)
+            table, old = changed(table, change), table
+            assert table_to_json(old) == before, "a table never changes"
+            assert table.generation == number
+            assert table_from_json(table_to_json(table)) == table
+            assert all(route.stable in route.versions for route in table.models.values())
+            served = {f"{model}@{version}" for model, version in loaded(table)}
+            assert not served & table.unavailable.keys()
+
+    def test_the_first_version_answers_until_another_is_made_stable(self) -> None:
+        assert TWO.resolve("m", None) == "v1"
+        assert TWO.with_version("m", "v2", "sha256:2", stable=True).resolve("m", None) == "v2"
+
+    def test_a_version_can_be_asked_for_by_name(self) -> None:
+        assert TWO.resolve("m", "v2") == "v2"
+
+    def test_what_is_not_there_is_not_found_and_what_is_there_is_said(self) -> None:
+        with pytest.raises(ModelNotFound, match="model 'x' isn't served here"):
+            TWO.resolve("x", None)
+        with pytest.raises(ModelNotFound, match="has no version 'v3' loaded, only v1, v2"):
+            TWO.resolve("m", "v3")
+
+    def test_without_its_stable_version_the_one_added_last_answers(self) -> None:
+        three = TWO.with_version("m", "v0", "sha256:0")
+        assert three.without_version("m", "v1").resolve("m", None) == "v0"
+        assert three.without_version("m", "v2").resolve("m", None) == "v1"
+
+    def test_without_its_last_version_a_model_is_gone(self) -> None:
+        assert dict(loaded(ONE.without_version("m", "v1"))) == {}
+        assert ONE.without_version("m", "v1").models == {}
+
+    def test_a_reason_is_kept_until_the_version_is_served_or_leaves_without_one(self) -> None:
+        failed = ONE.without_version("n", "v1", reason="broken")
+        assert failed.unavailable == {"n@v1": "broken"}
+        assert failed.with_version("n", "v1", "sha256:1").unavailable == {}
+        assert failed.without_version("n", "v1").unavailable == {}
+        assert failed.with_version("n", "v2", "sha256:2").unavailable == {"n@v1": "broken"}
+
+    def test_all_that_is_loaded_is_named_with_its_digest(self) -> None:
+        assert dict(loaded(TWO)) == {("m", "v1"): "sha256:1", ("m", "v2"): "sha256:2"}
+
+    def test_a_stable_version_that_is_not_there_is_impossible(self) -> None:
+        with pytest.raises(ValueError, match="'v9' isn't among"):
+            ModelRoute("v9", {"v1": "sha256:1"})
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b"\xff",
+            b'{"generation": "1"}',
+            b'{"unknown": 1}',
+            b'{"models": {"m": {"stable": "v9", "versions": {}}}}',
+            b'{"unavailable": {"\xff": "x"}}',
+        ],
+    )
+    def test_what_is_no_table_is_refused(self, raw: bytes) -> None:
+        with pytest.raises(ValueError, match=r"."):
+            table_from_json(raw)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "routing.json"
+
+
+class TestTheFile:
+    def test_without_a_file_the_table_is_empty(self, path: Path) -> None:
+        assert TableFile(path).read() == EMPTY
+
+    def test_what_one_process_writes_another_reads(self, path: Path) -> None:
+        TableFile(path).write(TWO)
+        assert TableFile(path).read() == TWO
+
+    def test_a_file_that_is_no_table_is_an_error_until_it_is_one(self, path: Path) -> None:
+        path.parent.mkdir()
+        path.write_bytes(b"{")
+        with pytest.raises(ValueError, match=r"."):
+            TableFile(path).read()
+        TableFile(path).write(ONE)
+        assert TableFile(path).read() == ONE
+
+    def test_a_reader_never_sees_half_a_table(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        writer = TableFile(path)
+        writer.write(ONE)
+        seen: list[RoutingTable] = []
+        sync = os.fsync
+
+        def watching(descriptor: int) -> None:
+            seen.append(TableFile(path).read())
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", watching)
+        writer.write(TWO)
+        assert seen == [ONE, TWO]
+
+    def test_a_writer_that_dies_leaves_the_table_before(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        writer = TableFile(path)
+        writer.write(ONE)
+
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space"):
+                writer.write(TWO)
+        assert TableFile(path).read() == ONE
+        writer.write(TWO)
+        assert TableFile(path).read() == TWO
