@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench lock clean
+.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench docs lock clean
 
 help: ## list what can be done (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,12 @@ bench: env ## measure throughput and latency beside other systems (needs wrk; AR
 	@$(BIN)/python -m loadtests.bench setup
 	@$(BIN)/python -m loadtests.bench run $(ARGS)
 	@$(BIN)/python -m loadtests.bench report
+
+# Written beside and moved: a generator that fails leaves the page as it was.
+docs: env ## write docs/settings.md and its JSON Schema from serving/settings.py
+	@$(BIN)/python -m serving.settings_doc >docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+	@$(BIN)/python -m serving.settings_doc --schema >docs/settings.schema.json.new \
+	    && mv docs/settings.schema.json.new docs/settings.schema.json
 
 # Written beside the lock and moved over it only when it is fit for every machine: no local build of torch,
 # no CUDA packages. pip must be able to find a CPU build of torch here.
