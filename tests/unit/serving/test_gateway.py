@@ -1,0 +1,302 @@
+"""A gateway while its table changes: a request always finds a version that can answer, or hears that there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.manifest import Manifest
+from models.registry import Registry
+from serving.channel.address import Address, UnixAddress
+from serving.channel.frames import read_frame
+from serving.channel.messages import PROTOCOL_VERSION, Hello, answer_frame, read_work
+from serving.channel.runner import ModelRunner
+from serving.channel.server import TensorServer
+from serving.clock import SystemClock
+from serving.errors import ModelNotFound, ReplicaLost, ReplicaUnavailable
+from serving.gateway import READY_WAIT_S, Gateway
+from serving.routing.table import EMPTY, RoutingTable
+from serving.settings import ModelSettings, Settings
+from tests.fakes import DOUBLE, FakeClock, doubled, publish_version, request_of, settled, values_of
+
+LIMIT = 1 << 20
+
+
+class FakeLink:
+    """What Serve knows of a version: nobody dials here, so all work comes through ``call``."""
+
+    def __init__(self, clock: FakeClock, *, replicas: int = 1) -> None:
+        self.replicas = replicas
+        self.closed = False
+        self.calls = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.on_replicas: Callable[[Mapping[str, Address]], None] | None = None
+        self._clock = clock
+
+    async def call(self, frame: bytes) -> bytes:
+        self.calls += 1
+        await self.gate.wait()
+        number, work = read_work(read_frame(frame, max_frame_bytes=LIMIT), now=self._clock.now)
+        return b"".join(answer_frame(number, doubled(work)))
+
+    def watch(self, on_replicas: Callable[[Mapping[str, Address]], None]) -> None:
+        self.on_replicas = on_replicas
+
+    def available(self) -> bool:
+        return self.replicas > 0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Rig:
+    def __init__(self, clock: FakeClock, registry: Registry, settings: Settings | None = None) -> None:
+        self.clock = clock
+        self.registry = registry
+        self.links: dict[str, list[FakeLink]] = {}
+        self.broken: set[str] = set()
+        self.replicas = 1
+        self.gateway = Gateway(settings or Settings(), link=self._link, read_manifest=registry.manifest, clock=clock)
+
+    async def _link(self, model: str, version: str) -> FakeLink:
+        name = f"{model}@{version}"
+        if name in self.broken:
+            raise ReplicaUnavailable("no such application")
+        link = FakeLink(self.clock, replicas=self.replicas)
+        self.links.setdefault(name, []).append(link)
+        return link
+
+    @property
+    def closed(self) -> list[str]:
+        return [name for name, links in self.links.items() if links[-1].closed]
+
+    def link(self, name: str) -> FakeLink:
+        return self.links[name][-1]
+
+    def manifest(self, model: str, version: str) -> Manifest:
+        return publish_version(self.registry, model, version, version.encode())
+
+    def with_version(self, table: RoutingTable, name: str, *, stable: bool = False) -> RoutingTable:
+        model, version = name.split("@")
+        return table.with_version(model, version, self.manifest(model, version).digest, stable=stable)
+
+    async def ask(self, model: str = "m", version: str | None = None) -> list[float]:
+        served = self.gateway.route(model, version)
+        return values_of(await served.lane.submit(request_of(1, 2), self.clock.now + 60).answer)
+
+
+@pytest.fixture
+def rig(clock: FakeClock, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    return Rig(clock, Registry(tmp_path_factory.mktemp("store")))
+
+
+async def test_before_it_has_a_table_it_is_neither_ready_nor_accepting(clock: FakeClock, rig: Rig) -> None:
+    assert (rig.gateway.ready, rig.gateway.accepting) == (False, False)
+    with pytest.raises(ModelNotFound):
+        rig.gateway.route("m", None)
+
+
+async def test_with_an_empty_table_it_accepts_but_is_never_ready_for_nothing(clock: FakeClock, rig: Rig) -> None:
+    await rig.gateway.apply(EMPTY)
+    assert (rig.gateway.ready, rig.gateway.accepting) == (False, True)
+
+
+async def test_it_serves_by_the_table(clock: FakeClock, rig: Rig) -> None:
+    table = rig.with_version(rig.with_version(EMPTY, "m@v1"), "m@v2")
+    assert await rig.gateway.apply(table) == 2
+    assert rig.gateway.ready
+    assert rig.gateway.route("m", None).name == "m@v1"
+    assert rig.gateway.route("m", "v2").name == "m@v2"
+    assert await rig.ask() == [2, 4]
+    with pytest.raises(ModelNotFound):
+        rig.gateway.route("m", "v3")
+    await rig.gateway.close()
+
+
+async def test_an_older_table_changes_nothing(clock: FakeClock, rig: Rig) -> None:
+    one = rig.with_version(EMPTY, "m@v1")
+    two = rig.with_version(one, "m@v2", stable=True)
+    await rig.gateway.apply(two)
+    assert await rig.gateway.apply(one) == 2
+    assert rig.gateway.route("m", None).name == "m@v2"
+    await rig.gateway.close()
+
+
+async def test_the_same_table_twice_keeps_every_lane(clock: FakeClock, rig: Rig) -> None:
+    table = rig.with_version(EMPTY, "m@v1")
+    await rig.gateway.apply(table)
+    version = rig.gateway.version("m")
+    await rig.gateway.apply(table)
+    assert rig.gateway.version("m") is version
+    await rig.gateway.close()
+
+
+async def test_until_a_new_version_is_ready_the_old_one_answers(clock: FakeClock, rig: Rig) -> None:
+    one = rig.with_version(EMPTY, "m@v1")
+    await rig.gateway.apply(one)
+    applying = asyncio.create_task(
+        rig.gateway.apply(rig.with_version(one, "m@v2", stable=True).without_version("m", "v1"))
+    )
+    await asyncio.sleep(READY_WAIT_S / 2)
+    assert not applying.done()
+    assert rig.gateway.route("m", None).name == "m@v1"
+    assert await rig.ask() == [2, 4]
+    await applying
+    assert rig.gateway.route("m", None).name == "m@v2"
+    await rig.gateway.close()
+
+
+async def test_a_version_is_ready_when_a_channel_to_a_replica_is_open_and_then_needs_no_handle(
+    socket_dir: Path, tmp_path: Path
+) -> None:
+    class Listed(FakeLink):
+        def watch(self, on_replicas: Callable[[Mapping[str, Address]], None]) -> None:
+            on_replicas({"r1": address})
+
+    async def link_to(model: str, version: str) -> FakeLink:
+        return link
+
+    clock = SystemClock()
+    runner = ModelRunner(lambda inputs: [inputs["x"] * np.float32(2)], DOUBLE, clock=clock, max_waiting=9)
+    server = TensorServer(runner, hello=Hello(PROTOCOL_VERSION), clock=clock, max_frame_bytes=LIMIT)
+    address = await server.start(UnixAddress(str(socket_dir / "r1.sock")))
+    link = Listed(FakeClock())
+    registry = Registry(tmp_path)
+    gateway = Gateway(Settings(), link=link_to, read_manifest=registry.manifest, clock=clock)
+    await gateway.apply(EMPTY.with_version("m", "v1", publish_version(registry, "m", "v1").digest))
+    assert gateway.version("m").lane.live_channels == 1
+    pending = gateway.route("m", None).lane.submit(request_of(1), clock.monotonic() + 60)
+    assert values_of(await pending.answer) == [2]
+    assert link.calls == 0
+    await gateway.close()
+    await server.close()
+    runner.close()
+
+
+async def test_a_version_that_goes_finishes_what_it_has(clock: FakeClock, rig: Rig) -> None:
+    table = rig.with_version(EMPTY, "m@v1")
+    await rig.gateway.apply(table)
+    link = rig.link("m@v1")
+    link.gate.clear()
+    asking = [asyncio.create_task(rig.ask()) for _ in range(3)]
+    await settled()
+    await rig.gateway.apply(table.without_version("m", "v1"))
+    with pytest.raises(ModelNotFound):
+        rig.gateway.route("m", None)
+    await settled(50)
+    assert rig.closed == []
+    link.gate.set()
+    assert [await each for each in asking] == [[2, 4]] * 3
+    await asyncio.sleep(1)
+    assert rig.closed == ["m@v1"]
+    await rig.gateway.close()
+
+
+async def test_a_version_that_goes_and_never_answers_is_given_up_in_the_end(clock: FakeClock, rig: Rig) -> None:
+    table = rig.with_version(EMPTY, "m@v1")
+    await rig.gateway.apply(table)
+    rig.link("m@v1").gate.clear()
+    asking = asyncio.create_task(rig.ask())
+    await settled()
+    started = clock.now
+    await rig.gateway.apply(table.without_version("m", "v1"))
+    with pytest.raises(ReplicaLost):
+        await asking
+    assert clock.now - started == pytest.approx(10, abs=0.1)
+    assert rig.link("m@v1").closed
+    await settled()
+    await rig.gateway.close()
+
+
+async def test_a_version_whose_content_changed_is_linked_anew(clock: FakeClock, rig: Rig) -> None:
+    table = rig.with_version(EMPTY, "m@v1")
+    await rig.gateway.apply(table)
+    await rig.gateway.apply(table.with_version("m", "v1", "sha256:other"))
+    assert len(rig.links["m@v1"]) == 2
+    await asyncio.sleep(1)
+    assert [link.closed for link in rig.links["m@v1"]] == [True, False]
+    await rig.gateway.close()
+
+
+async def test_a_version_that_cannot_be_linked_does_not_keep_the_others_back(clock: FakeClock, rig: Rig) -> None:
+    table = rig.with_version(rig.with_version(EMPTY, "m@v1"), "n@v1")
+    rig.broken.add("n@v1")
+    await rig.gateway.apply(table)
+    assert await rig.ask() == [2, 4]
+    assert rig.gateway.ready
+    with pytest.raises(ModelNotFound, match="isn't loaded here"):
+        rig.gateway.route("n", None)
+    rig.broken.clear()
+    await rig.gateway.apply(table)
+    assert await rig.ask("n") == [2, 4]
+    await rig.gateway.close()
+
+
+async def test_a_version_that_the_store_lost_does_not_keep_the_others_back(clock: FakeClock, rig: Rig) -> None:
+    table = rig.with_version(EMPTY, "m@v1").with_version("m", "v7", "sha256:7", stable=True)
+    await rig.gateway.apply(table)
+    assert await rig.ask(version="v1") == [2, 4]
+    assert not rig.gateway.ready, "the version that answers by default can't"
+    await rig.gateway.close()
+
+
+async def test_it_is_ready_as_long_as_the_stable_version_of_any_model_can_answer(clock: FakeClock, rig: Rig) -> None:
+    await rig.gateway.apply(rig.with_version(rig.with_version(EMPTY, "m@v1"), "n@v1"))
+    rig.link("m@v1").replicas = 0
+    before = rig.gateway.ready
+    rig.link("n@v1").replicas = 0
+    assert (before, rig.gateway.ready) == (True, False)
+    await rig.gateway.close()
+
+
+async def test_while_it_drains_it_answers_but_wants_no_more(clock: FakeClock, rig: Rig) -> None:
+    await rig.gateway.apply(rig.with_version(EMPTY, "m@v1"))
+    rig.gateway.draining = True
+    assert (rig.gateway.ready, rig.gateway.accepting) == (False, False)
+    assert await rig.ask() == [2, 4]
+    await rig.gateway.close()
+
+
+async def test_closing_ends_every_version_and_leaves_nothing(clock: FakeClock, rig: Rig) -> None:
+    await rig.gateway.apply(rig.with_version(rig.with_version(EMPTY, "m@v1"), "n@v1"))
+    link = rig.link("m@v1")
+    link.gate.clear()
+    asking = asyncio.create_task(rig.ask())
+    await settled()
+    await rig.gateway.close()
+    with pytest.raises(ReplicaLost):
+        await asking
+    assert link.closed
+    assert rig.link("n@v1").closed
+    assert (rig.gateway.versions, rig.gateway.ready) == ([], False)
+
+
+async def test_word_of_replicas_that_comes_too_late_starts_nothing(clock: FakeClock, rig: Rig) -> None:
+    await rig.gateway.apply(rig.with_version(EMPTY, "m@v1"))
+    on_replicas = rig.link("m@v1").on_replicas
+    assert on_replicas is not None
+    await rig.gateway.close()
+    on_replicas({"r1": UnixAddress("/nowhere")})
+    await settled()
+
+
+async def test_a_model_is_served_as_its_settings_say(
+    clock: FakeClock, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = Settings(models=(ModelSettings(name="m", versions=("v1",), timeout_ms=1500, max_waiting=1),))
+    rig = Rig(clock, Registry(tmp_path_factory.mktemp("store")), settings)
+    await rig.gateway.apply(rig.with_version(rig.with_version(EMPTY, "m@v1"), "n@v1"))
+    assert (rig.gateway.route("m", None).timeout_s, rig.gateway.route("n", None).timeout_s) == (1.5, 10)
+    rig.link("m@v1").gate.clear()
+    asking = [asyncio.create_task(rig.ask()) for _ in range(2)]
+    await settled()
+    with pytest.raises(ReplicaUnavailable, match="1 requests wait"):
+        await rig.ask()
+    rig.link("m@v1").gate.set()
+    await asyncio.gather(*asking)
+    await rig.gateway.close()
