@@ -6,20 +6,27 @@ Tests get their loop from ``run``; the hook in ``conftest.py`` calls it for ever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import selectors
-from collections.abc import Callable, Coroutine, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from models.errors import InferenceFailed
 from models.golden import GOLDEN_FILE, Example, write_examples
-from models.inference import InferenceRequest, Tensor
+from models.inference import Array, InferenceRequest, Tensor
 from models.manifest import FileDigest, Golden, Manifest
 from models.registry import Registry
 from models.signature import Signature, TensorSpec
+from serving.channel.address import Address, UnixAddress
+from serving.channel.frames import FrameReader, Kind
+from serving.channel.messages import PROTOCOL_VERSION, Hello, small_frame
 from serving.channel.work import Answer, Work
 from serving.errors import ReplicaLost, RequestError
 
@@ -225,6 +232,61 @@ class AnsweringReplica(FakeReplica):
 
         asyncio.get_running_loop().call_soon(answer_it)
         return answer
+
+
+class HeldModel:
+    """Doubles, on the model's thread, when it may. Negative numbers make it fail."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[float]] = []
+        self.output: Callable[[Array], Array] = lambda x: x * np.float32(2)
+        self.started = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._may_run = threading.Event()
+        self._may_run.set()
+
+    def run(self, inputs: Mapping[str, Array]) -> Sequence[Array]:
+        self._loop.call_soon_threadsafe(self.started.set)
+        assert self._may_run.wait(20), "nobody let the model go"
+        x = inputs["x"]
+        self.seen.append(x[:, 0].tolist())
+        if (x < 0).any():
+            raise InferenceFailed("a negative number")
+        return [self.output(x)]
+
+    def hold(self) -> None:
+        self._may_run.clear()
+        self.started.clear()
+
+    def let_go(self) -> None:
+        self._may_run.set()
+
+
+class ScriptedReplica:
+    """A peer that greets rightly and then answers a batch with whatever bytes it was given."""
+
+    def __init__(self, *, hello: bytes | None = None, answer: bytes = b"", silent: bool = False) -> None:
+        self.hello = small_frame(Kind.HELLO, Hello(PROTOCOL_VERSION)) if hello is None else hello
+        self.answer = answer
+        self.silent = silent
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = FrameReader(max_frame_bytes=1 << 20)
+        while data := await reader.read(1 << 16):
+            for frame in frames.feed(data):
+                if frame.kind == Kind.HELLO and not self.silent:
+                    writer.write(self.hello)
+                elif frame.kind == Kind.INFER:
+                    writer.write(self.answer)
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def scripted(replica: ScriptedReplica, folder: Path) -> AsyncIterator[Address]:
+    server = await asyncio.start_unix_server(replica.serve, folder / "s.sock")
+    yield UnixAddress(str(folder / "s.sock"))
+    server.close()
+    await settled()
 
 
 def publish_version(registry: Registry, model: str, version: str, artifact: bytes = b"weights") -> Manifest:

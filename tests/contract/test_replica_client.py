@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from models.errors import InferenceFailed
 from models.inference import Array
 from serving.channel.address import Address, TcpAddress, UnixAddress
 from serving.channel.client import ChannelClient
-from serving.channel.frames import MAGIC, PREFIX, FrameReader, Kind, frame_head
+from serving.channel.frames import MAGIC, PREFIX, Kind, frame_head
 from serving.channel.handle import HandleClient, answer_call
 from serving.channel.messages import (
     PROTOCOL_VERSION,
@@ -29,7 +27,6 @@ from serving.channel.messages import (
     PingHead,
     ResultHead,
     TensorHead,
-    read_head,
     small_frame,
 )
 from serving.channel.runner import Job, ModelRunner, Outcome
@@ -45,7 +42,7 @@ from serving.errors import (
     ReplicaLost,
     ReplicaUnavailable,
 )
-from tests.fakes import DOUBLE, FakeClock, settled, values_of, work_of
+from tests.fakes import DOUBLE, FakeClock, HeldModel, ScriptedReplica, scripted, settled, values_of, work_of
 
 Way = Literal["unix", "tcp", "handle"]
 
@@ -54,40 +51,12 @@ FOREVER = 3600.0
 LIMIT = 1 << 20
 
 
-class Model:
-    """Doubles, on the model's thread, when it may. Fails where it is told to."""
-
-    def __init__(self) -> None:
-        self.seen: list[list[float]] = []
-        self.output: Callable[[Array], Array] = lambda x: x * np.float32(2)
-        self.started = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._may_run = threading.Event()
-        self._may_run.set()
-
-    def run(self, inputs: Mapping[str, Array]) -> Sequence[Array]:
-        self._loop.call_soon_threadsafe(self.started.set)
-        assert self._may_run.wait(20), "nobody let the model go"
-        x = inputs["x"]
-        self.seen.append(x[:, 0].tolist())
-        if (x < 0).any():
-            raise InferenceFailed("a negative number")
-        return [self.output(x)]
-
-    def hold(self) -> None:
-        self._may_run.clear()
-        self.started.clear()
-
-    def let_go(self) -> None:
-        self._may_run.set()
-
-
 class World:
     """A model, its runner, and a client that leads there."""
 
     def __init__(self, *, max_waiting: int = 100) -> None:
         self.clock = FakeClock()
-        self.model = Model()
+        self.model = HeldModel()
         self.runner = ModelRunner(self.model.run, DOUBLE, clock=self.clock, max_waiting=max_waiting)
         self.changes = asyncio.Event()
         self.available = True
@@ -528,34 +497,6 @@ async def turns_until(task: asyncio.Task[None], act: Callable[[], None]) -> int:
     await task
     loop._run_once = turn  # type: ignore[attr-defined]
     return turns
-
-
-class ScriptedReplica:
-    """A peer that greets rightly and then answers a batch with whatever bytes it was given."""
-
-    def __init__(self, *, hello: bytes | None = None, answer: bytes = b"", silent: bool = False) -> None:
-        self.hello = small_frame(Kind.HELLO, Hello(PROTOCOL_VERSION)) if hello is None else hello
-        self.answer = answer
-        self.silent = silent
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        frames = FrameReader(max_frame_bytes=LIMIT)
-        while data := await reader.read(1 << 16):
-            for frame in frames.feed(data):
-                if frame.kind == Kind.HELLO and not self.silent:
-                    writer.write(self.hello)
-                elif frame.kind == Kind.INFER:
-                    read_head(frame, InferHead)
-                    writer.write(self.answer)
-        writer.close()
-
-
-@contextlib.asynccontextmanager
-async def scripted(replica: ScriptedReplica, folder: Path) -> AsyncIterator[Address]:
-    server = await asyncio.start_unix_server(replica.serve, folder / "s.sock")
-    yield UnixAddress(str(folder / "s.sock"))
-    server.close()
-    await settled()
 
 
 class TestABadReplica:

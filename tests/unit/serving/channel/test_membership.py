@@ -1,0 +1,273 @@
+"""One open channel to every replica that lives, whatever comes, goes, hangs or lies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from serving.channel.address import UnixAddress
+from serving.channel.membership import ChannelLimits, Membership
+from serving.channel.messages import PROTOCOL_VERSION, Hello
+from serving.channel.runner import ModelRunner
+from serving.channel.server import TensorServer
+from serving.channel.work import ReplicaClient
+from serving.clock import SystemClock
+from serving.errors import ReplicaLost
+from tests.fakes import DOUBLE, HeldModel, ScriptedReplica, scripted, settled, values_of, work_of
+
+CLOCK = SystemClock()
+QUICK = ChannelLimits(
+    max_frame_bytes=1 << 20, redial_min_s=0.01, redial_max_s=0.02, ping_interval_s=0.01, ping_timeout_s=5
+)
+
+
+class FakeLane:
+    """Who uses the clients. ``until`` waits for what it is told."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, ReplicaClient] = {}
+        self.attached = 0
+        self._changed = asyncio.Event()
+
+    def attach(self, client: ReplicaClient) -> None:
+        self.clients[client.replica_id] = client
+        self.attached += 1
+        self._changed.set()
+
+    def detach(self, client: ReplicaClient) -> None:
+        if self.clients.get(client.replica_id) is client:
+            del self.clients[client.replica_id]
+        self._changed.set()
+
+    def pump(self) -> None:
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class Replica:
+    """A replica in this process, which can be killed and started again at its address."""
+
+    def __init__(self, folder: Path, name: str = "r1") -> None:
+        self.address = UnixAddress(str(folder / f"{name}.sock"))
+        self.model = HeldModel()
+        self.runner = ModelRunner(self.model.run, DOUBLE, clock=CLOCK, max_waiting=9)
+
+    async def start(self) -> Replica:
+        self.server = TensorServer(
+            self.runner, hello=Hello(PROTOCOL_VERSION), clock=CLOCK, max_frame_bytes=1 << 20, secret="s"
+        )
+        await self.server.start(self.address)
+        return self
+
+    @property
+    def connections(self) -> int:
+        return len(self.server._connections)
+
+    async def end(self) -> None:
+        self.model.let_go()
+        await self.server.close()
+        self.runner.close()
+
+
+@contextlib.asynccontextmanager
+async def membership_of(lane: FakeLane, limits: ChannelLimits = QUICK) -> AsyncIterator[Membership]:
+    membership = Membership(lane, clock=CLOCK, limits=limits, secret="s")
+    yield membership
+    await membership.close()
+    assert not membership._tasks
+    assert not membership._connected
+
+
+async def test_replicas_are_dialled_when_they_come_and_left_when_they_go(socket_dir: Path) -> None:
+    lane = FakeLane()
+    first, second = await Replica(socket_dir, "r1").start(), await Replica(socket_dir, "r2").start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": first.address})
+        await lane.until(lambda: set(lane.clients) == {"r1"})
+        membership.update({"r1": first.address, "r2": second.address})
+        await lane.until(lambda: set(lane.clients) == {"r1", "r2"})
+        membership.update({"r2": second.address})
+        await lane.until(lambda: set(lane.clients) == {"r2"})
+        assert lane.attached == 2
+    await first.end()
+    await second.end()
+
+
+async def test_a_connection_that_is_cut_is_dialled_again(socket_dir: Path) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": replica.address})
+        await lane.until(lambda: lane.attached == 1)
+        await replica.server.close()
+        await lane.until(lambda: not lane.clients)
+        await replica.start()
+        await lane.until(lambda: lane.attached == 2)
+        answer = await lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
+        assert values_of(answer.outputs) == [2]
+    await replica.end()
+
+
+async def test_a_replica_that_moves_is_dialled_where_it_is(socket_dir: Path) -> None:
+    lane = FakeLane()
+    old, new = await Replica(socket_dir, "old").start(), await Replica(socket_dir, "new").start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": old.address})
+        await lane.until(lambda: lane.attached == 1)
+        membership.update({"r1": new.address})
+        await lane.until(lambda: lane.attached == 2)
+        await lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
+        assert (old.model.seen, new.model.seen) == ([], [[1]])
+    await old.end()
+    await new.end()
+
+
+async def test_a_replica_that_is_gone_from_the_list_still_answers_what_it_has(socket_dir: Path) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": replica.address})
+        await lane.until(lambda: "r1" in lane.clients)
+        replica.model.hold()
+        answer = lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
+        await replica.model.started.wait()
+        membership.update({})
+        await lane.until(lambda: not lane.clients)
+        assert not answer.done()
+        replica.model.let_go()
+        assert values_of((await answer).outputs) == [2]
+        await hung_up(replica)
+    await replica.end()
+
+
+async def test_a_replica_that_said_goodbye_is_waited_for_also_when_it_leaves_the_list_meanwhile(
+    socket_dir: Path,
+) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": replica.address})
+        await lane.until(lambda: "r1" in lane.clients)
+        replica.model.hold()
+        answer = lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
+        await replica.model.started.wait()
+        draining = asyncio.create_task(replica.server.drain("so long"))
+        await lane.until(lambda: not lane.clients)
+        membership.update({})
+        await settled(50)
+        assert not answer.done()
+        replica.model.let_go()
+        assert values_of((await answer).outputs) == [2]
+        await draining
+        await hung_up(replica)
+        await settled()
+        assert not membership._tasks, "nobody dials a replica that isn't listed"
+    await replica.end()
+
+
+async def hung_up(replica: Replica) -> None:
+    async with asyncio.timeout(10):
+        await replica.server._alone.wait()
+
+
+async def test_closing_waits_for_nothing(socket_dir: Path) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": replica.address})
+        await lane.until(lambda: "r1" in lane.clients)
+        replica.model.hold()
+        answer = lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
+        await replica.model.started.wait()
+    with pytest.raises(ReplicaLost):
+        await answer
+    assert not lane.clients
+    await hung_up(replica)
+    await replica.end()
+
+
+async def test_closing_while_a_replica_is_left_leaves_no_connection(socket_dir: Path) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": replica.address})
+        await lane.until(lambda: "r1" in lane.clients)
+        membership.update({})
+    await hung_up(replica)
+    await replica.end()
+
+
+async def test_an_address_that_nobody_answers_at_does_not_stop_the_others(socket_dir: Path) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+    nobody = UnixAddress(str(socket_dir / "nobody.sock"))
+    too_long = UnixAddress("/" + "x" * 200)
+    async with membership_of(lane) as membership:
+        membership.update({"r0": nobody, "r1": replica.address, "r2": too_long})
+        await lane.until(lambda: set(lane.clients) == {"r1"})
+        late = Replica(socket_dir, "nobody")
+        await late.start()
+        await lane.until(lambda: set(lane.clients) == {"r0", "r1"})
+    await replica.end()
+    await late.end()
+
+
+async def test_a_replica_that_leaves_pings_unanswered_is_lost(socket_dir: Path) -> None:
+    lane = FakeLane()
+    limits = ChannelLimits(ping_interval_s=0.01, ping_timeout_s=0.05, redial_min_s=10, redial_max_s=10)
+    async with scripted(ScriptedReplica(), socket_dir) as address, membership_of(lane, limits) as membership:
+        membership.update({"r1": address})
+        await lane.until(lambda: "r1" in lane.clients)
+        answer = lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
+        await lane.until(lambda: not lane.clients)
+        with pytest.raises(ReplicaLost):
+            await answer
+
+
+async def test_a_busy_replica_answers_pings_and_is_kept(socket_dir: Path) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": replica.address})
+        await lane.until(lambda: "r1" in lane.clients)
+        replica.model.hold()
+        answer = lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
+        await replica.model.started.wait()
+        pings = _Pings(replica)
+        await pings.heard(5)
+        assert lane.clients
+        replica.model.let_go()
+        await answer
+    await replica.end()
+
+
+class _Pings:
+    """Counts the pings that arrive at a replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.count = 0
+        self._changed = asyncio.Event()
+        (connection,) = replica.server._connections
+        answer = connection._answer_ping
+
+        def counted(ping: object) -> None:
+            self.count += 1
+            self._changed.set()
+            answer(ping)  # type: ignore[arg-type]
+
+        connection._answer_ping = counted  # type: ignore[method-assign]
+
+    async def heard(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while self.count < count:
+                self._changed.clear()
+                await self._changed.wait()

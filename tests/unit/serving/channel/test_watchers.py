@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import pytest
+
+from serving.channel.address import Address, TcpAddress, UnixAddress, parse_address
+from serving.channel.watchers import Watchers
+from tests.fakes import settled
+
+HERE = UnixAddress("/run/r1.sock")
+THERE = TcpAddress("10.0.0.2", 7000)
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.all: list[Mapping[str, Address]] = []
+
+    def __call__(self, replicas: Mapping[str, Address]) -> None:
+        self.all.append(replicas)
+
+
+async def test_a_watcher_hears_what_is_so_and_every_change() -> None:
+    watchers, heard = Watchers(), Heard()
+    watchers.changed("m@v1", {"r1": HERE})
+    watchers.watch("m@v1", heard)
+    watchers.changed("m@v1", {"r1": HERE, "r2": THERE})
+    watchers.changed("n@v1", {"r9": HERE})
+    await settled()
+    assert heard.all[-1] == {"r1": HERE, "r2": THERE}
+    assert {"r9": HERE} not in heard.all
+    assert (watchers.live("m@v1"), watchers.live("x@v1")) == (2, 0)
+
+
+async def test_word_from_another_thread_is_heard_on_the_loop() -> None:
+    watchers, here = Watchers(), threading.current_thread()
+    threads: list[threading.Thread] = []
+    watchers.watch("m@v1", lambda _: threads.append(threading.current_thread()))
+    router = threading.Thread(target=watchers.changed, args=("m@v1", {"r1": HERE}))
+    router.start()
+    router.join()
+    await settled()
+    assert threads == [here, here]
+
+
+async def test_who_is_forgotten_hears_no_more() -> None:
+    watchers, heard = Watchers(), Heard()
+    watchers.watch("m@v1", heard)
+    watchers.changed("m@v1", {"r1": HERE})
+    await settled()
+    before = len(heard.all)
+    watchers.forget("m@v1")
+    watchers.changed("m@v1", {"r2": THERE})
+    await settled()
+    assert len(heard.all) == before
+
+
+async def test_the_end_of_a_version_that_was_loaded_again_does_not_make_the_new_one_deaf() -> None:
+    watchers, old, new = Watchers(), Heard(), Heard()
+    watchers.watch("m@v1", old)
+    watchers.changed("m@v1", {"r1": HERE})
+    watchers.watch("m@v1", new)
+    watchers.forget("m@v1")
+    assert watchers.live("m@v1") == 1
+    watchers.changed("m@v1", {"r2": THERE})
+    await settled()
+    assert new.all[-1] == {"r2": THERE}
+    assert {"r2": THERE} not in old.all
+    watchers.forget("m@v1")
+    assert watchers.live("m@v1") == 0
+
+
+@pytest.mark.parametrize("address", [HERE, THERE, TcpAddress("::1", 1)])
+def test_an_address_is_what_was_written_down(address: Address) -> None:
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "unix:", "unix:relative", "tcp:", "tcp:host", "tcp::1", "tcp:host:", "tcp:host:70000", "udp:host:1", "/x"],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no address of a tensor channel"):
+        parse_address(text)
