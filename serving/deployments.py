@@ -135,7 +135,13 @@ class ModelReplica:
             observer=self._metrics,
         )
         hello = Hello(PROTOCOL_VERSION, "", name.model, name.version, manifest.digest)
-        self._server = TensorServer(self._runner, hello=hello, clock=self._clock, max_frame_bytes=self._max_frame_bytes)
+        self._server = TensorServer(
+            self._runner,
+            hello=hello,
+            clock=self._clock,
+            max_frame_bytes=self._max_frame_bytes,
+            busy_poll_s=settings.busy_poll_us * 1e-6,
+        )
         replica = serve.get_replica_context().replica_id.unique_id
         self._flusher = asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, self._flush_metrics))
         self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
@@ -370,7 +376,9 @@ class GatewayReplica:
             metrics_dir=metrics_dir(run_dir),
         )
         self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
-        self._listener = Listener(front.routes.answer, settings.http, clock=SystemClock())
+        self._listener = Listener(
+            front.routes.answer, settings.http, clock=SystemClock(), busy_poll_s=settings.busy_poll_us * 1e-6
+        )
         await self._follow_file()
         await self._listener.start()
         self._tasks = [

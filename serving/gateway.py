@@ -230,7 +230,7 @@ def channel_limits(settings: Settings) -> ChannelLimits:
     channel = settings.channel
     return ChannelLimits(
         max_frame_bytes=channel.max_frame_bytes,
-        busy_poll_s=channel.busy_poll_us * 1e-6,
+        busy_poll_s=settings.busy_poll_us * 1e-6,
         connect_timeout_s=channel.connect_timeout_s,
         ping_interval_s=channel.ping_interval_s,
         ping_timeout_s=channel.ping_timeout_s,

@@ -75,15 +75,6 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     max_frame_bytes: Annotated[
         Positive, Meta(description="Largest batch, with its answer, that is sent at one go.")
     ] = 128 << 20
-    busy_poll_us: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=10_000,
-            description="How long, in microseconds, a gateway stays awake for the answer to a lone request if such "
-            "answers usually come within that time: lower latency at low load, for some CPU time (0: never).",
-        ),
-    ] = 300
     connect_timeout_s: Annotated[Seconds, Meta(description="How long dialling a replica may take.")] = 2.0
     ping_interval_s: Annotated[Seconds, Meta(description="How often a replica is asked whether it is there.")] = 1.0
     ping_timeout_s: Annotated[
@@ -156,6 +147,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             "out: only if `http.host` is a loopback address, because they ask nobody who they are."
         ),
     ] = None
+    busy_poll_us: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="How long, in microseconds, a gateway or replica that serves one request at a time stays awake "
+            "for the next event, if such events usually come within that time: lower latency for some CPU time (0: "
+            "never).",
+        ),
+    ] = 300
     log_level: Annotated[
         str, Meta(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO"
@@ -175,6 +176,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if first <= self.http.port <= last:
             raise ValueError(f"http.port: {self.http.port} is one of http.gateway_ports {first}-{last}")
+        for index, model in enumerate(self.models):
+            if model.max_batch_bytes > self.channel.max_frame_bytes // 2:  # a frame holds more than the inputs
+                raise ValueError(
+                    f"models[{index}].max_batch_bytes: {model.max_batch_bytes} is more than half of "
+                    f"channel.max_frame_bytes {self.channel.max_frame_bytes}"
+                )
 
     @property
     def store_dir(self) -> Path:
@@ -202,8 +209,12 @@ def parse_settings(raw: Any) -> Settings:
 
 def absolute(settings: Settings, base: Path) -> Settings:
     """The same settings with every folder absolute, those that aren't taken from ``base``."""
+    sockets = settings.channel.socket_dir
     return msgspec.structs.replace(
         settings,
+        channel=msgspec.structs.replace(
+            settings.channel, socket_dir=None if sockets is None else str((base / sockets).resolve())
+        ),
         state_dir=str((base / settings.state_dir).resolve()),
         store=str((base / settings.store_dir).resolve()),
     )

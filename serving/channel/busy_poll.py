@@ -1,9 +1,10 @@
-"""Keeps the loop awake for the moment in which a lone request's answer is due.
+"""Keeps a loop awake for the short moment after which its next event is due.
 
-A core that falls asleep while a small model computes takes longer to wake than the model took; when nothing else is
-in flight, that is most of the request's latency. So while a batch of one is out whose kind was answered quickly
-before, the loop looks for the answer again and again, for a bounded time, and lets every other process go first.
-The term is the field's: busy polling, as in network drivers. Not here: sockets.
+A core that goes to sleep runs the next hundred microseconds several times slower: it has to be woken, and its caches
+are cold; on a virtual machine all the more. While requests come one at a time, that is most of their latency. So
+where the last events came soon after the loop had nothing more to do, it looks for the next one again and again, for
+a bounded time, letting every other process go first. It is what network drivers call busy polling, and what KVM does
+under the name of halt polling. Not here: who calls it when.
 """
 
 from __future__ import annotations
@@ -14,37 +15,38 @@ from typing import Final
 
 from serving.clock import Clock
 
-FADE: Final = 0.5
-"""Weight of the newest round trip in the average that decides whether polling is worth while."""
+WEIGHT: Final = 0.25
+"""Of the newest gap, in the average that decides whether polling is worth while."""
 
 
 class BusyPoll:
-    """Polls for at most ``limit_s`` seconds at a time; 0 switches it off. All times are monotonic seconds."""
+    """Polls for at most ``limit_s`` seconds at a time; with 0 it never does. All times are monotonic seconds."""
 
     def __init__(self, clock: Clock, *, limit_s: float) -> None:
         self._monotonic = clock.monotonic
         self._limit_s = limit_s
-        self._usual_s = limit_s
-        self._sent_at: float | None = None
+        self._usual_s = 2 * limit_s
+        self._rest_since: float | None = None
         self._turning = False
 
-    def sent(self) -> None:
-        """A batch of one has left, and nothing else is in flight."""
+    def rest(self) -> None:
+        """From now on the loop has nothing to do until the event that ``woken`` will tell of."""
         if not self._limit_s:
             return
-        self._sent_at = self._monotonic()
+        self._rest_since = self._monotonic()
         if self._usual_s < self._limit_s and not self._turning:
             self._turning = True
             self._turn()
 
-    def answered(self) -> None:
-        """An answer has come; if it was the awaited one, its time tells whether the next is worth polling for."""
-        if self._sent_at is not None:
-            self._usual_s += FADE * (self._monotonic() - self._sent_at - self._usual_s)
-            self._sent_at = None
+    def woken(self) -> None:
+        """The event has come. How long it took tells whether the next is worth polling for."""
+        if self._rest_since is not None:
+            gap_s = min(self._monotonic() - self._rest_since, 4 * self._limit_s)
+            self._usual_s += WEIGHT * (gap_s - self._usual_s)
+            self._rest_since = None
 
     def _turn(self) -> None:
-        if self._sent_at is None or self._monotonic() - self._sent_at > self._limit_s:
+        if self._rest_since is None or self._monotonic() - self._rest_since > self._limit_s:
             self._turning = False
             return
         os.sched_yield()

@@ -163,7 +163,7 @@ class ChannelClient(asyncio.BufferedProtocol):
         answer.add_done_callback(functools.partial(self._forget_cancelled, batch, len(work.rows)))
         write_buffers(self._transport, buffers)
         if len(self._batches) == 1 and len(work.rows) == 1:
-            self._busy_poll.sent()
+            self._busy_poll.rest()
         return answer
 
     def _forget_cancelled(self, batch: int, requests: int, answer: asyncio.Future[Answer]) -> None:
@@ -254,7 +254,7 @@ class ChannelClient(asyncio.BufferedProtocol):
             raise ProtocolError(f"a replica doesn't send {Kind(frame.kind).name} now")
 
     def _settle(self, batch: int, outcome: Answer | RequestError) -> None:
-        self._busy_poll.answered()
+        self._busy_poll.woken()
         answer = self._batches.pop(batch, None)
         if answer is None:
             raise ProtocolError(f"an answer to batch {batch}, which isn't in flight")

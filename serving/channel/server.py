@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from serving.channel.address import Address, TcpAddress, UnixAddress
+from serving.channel.busy_poll import BusyPoll
 from serving.channel.frames import Frame, FrameReader, Kind, ProtocolError, write_buffers
 from serving.channel.messages import (
     PROTOCOL_VERSION,
@@ -40,12 +41,20 @@ class TensorServer:
     """Listens for gateways and serves them from one ``ModelRunner``."""
 
     def __init__(
-        self, runner: ModelRunner, *, hello: Hello, clock: Clock, max_frame_bytes: int, secret: str = ""
+        self,
+        runner: ModelRunner,
+        *,
+        hello: Hello,
+        clock: Clock,
+        max_frame_bytes: int,
+        secret: str = "",
+        busy_poll_s: float = 0.0,
     ) -> None:
         self.runner = runner
         self.hello = hello
         self.clock = clock
         self.max_frame_bytes = max_frame_bytes
+        self.busy_poll = BusyPoll(clock, limit_s=busy_poll_s)
         self._secret = secret
         self._connections: set[_Connection] = set()
         self._alone = asyncio.Event()
@@ -135,6 +144,7 @@ class _Connection(asyncio.BufferedProtocol):
         return self._reader.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._server.busy_poll.woken()
         try:
             for frame in self._reader.buffer_updated(nbytes):
                 self._take(frame)
@@ -187,13 +197,15 @@ class _Connection(asyncio.BufferedProtocol):
         if batch in self._jobs:
             raise ProtocolError(f"batch {batch} is in flight already")
         # The runner answers on this loop, later or (when it refuses) at once; `_jobs` must know the batch first.
-        self._jobs[batch] = Job(work, lambda outcome: self._answer(batch, outcome))
+        self._jobs[batch] = Job(work, lambda outcome: self._answer(batch, outcome, len(work.rows)))
         self._server.runner.submit(self._jobs[batch])
 
-    def _answer(self, batch: int, outcome: Outcome) -> None:
+    def _answer(self, batch: int, outcome: Outcome, requests: int) -> None:
         if self._jobs.pop(batch, None) is None or self._transport is None:
             return
         write_buffers(self._transport, outcome_frame(batch, outcome, max_frame_bytes=self._server.max_frame_bytes))
+        if requests == 1 and not self._server.runner.unfinished:
+            self._server.busy_poll.rest()
 
     def _answer_ping(self, ping: PingHead) -> None:
         runner = self._server.runner

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from serving.channel.busy_poll import BusyPoll
 from serving.errors import PayloadTooLarge, RequestError
 from serving.ingress.http import HttpRequest, HttpResponse
 from serving.protocol.status import error_body, error_response
@@ -46,6 +47,9 @@ class Host(Protocol):
     def body_max_bytes(self) -> int: ...
 
     @property
+    def busy_poll(self) -> BusyPoll: ...
+
+    @property
     def closing(self) -> bool: ...
 
     @property
@@ -57,6 +61,9 @@ class Host(Protocol):
     def paths(self) -> dict[bytes, str]:
         """Request targets that were seen, and their decoded paths."""
         ...
+
+    under_way: int
+    """Requests that are being answered, on all connections."""
 
     def opened(self, connection: Connection) -> None: ...
 
@@ -113,6 +120,7 @@ class Connection(asyncio.Protocol):
         self._host.closed(self)
 
     def data_received(self, data: bytes) -> None:
+        self._host.busy_poll.woken()
         if self._last:
             return
         try:
@@ -206,6 +214,7 @@ class Connection(asyncio.Protocol):
             request, keep_alive = self._waiting.popleft()
             if len(self._waiting) == PIPELINED_MAX - 1 and self._transport is not None:
                 self._transport.resume_reading()
+            self._host.under_way += 1
             self._task = self._loop.create_task(self._respond(request, keep_alive))
 
     async def _respond(self, request: HttpRequest, keep_alive: bool) -> None:
@@ -218,6 +227,9 @@ class Connection(asyncio.Protocol):
                 self._waiting.clear()
                 self.close()
         finally:
+            self._host.under_way -= 1
+            if not self._host.under_way:
+                self._host.busy_poll.rest()
             self._task = None
             self.quiet_since = self._loop.time()
         self._next()

@@ -11,6 +11,7 @@ import socket
 from email.utils import formatdate
 from typing import Final
 
+from serving.channel.busy_poll import BusyPoll
 from serving.clock import Clock
 from serving.ingress.connection import Answer, Connection
 from serving.settings import HttpSettings
@@ -42,12 +43,14 @@ def take_port(host: str, first: int, last: int) -> socket.socket:
 class Listener:
     """Accepts connections and answers their requests until closed."""
 
-    def __init__(self, answer: Answer, http: HttpSettings, *, clock: Clock) -> None:
+    def __init__(self, answer: Answer, http: HttpSettings, *, clock: Clock, busy_poll_s: float = 0.0) -> None:
         self._socket = take_port(http.gateway_host, *http.gateway_ports)
         self.port: int = self._socket.getsockname()[1]
         self.answer = answer
         self.body_max_bytes = http.body_max_bytes
         self.closing = False
+        self.under_way = 0
+        self.busy_poll = BusyPoll(clock, limit_s=busy_poll_s)
         self.date_header = b""
         self.paths: dict[bytes, str] = {}
         self._idle_timeout_s = http.idle_timeout_s + 5  # HAProxy, in front, closes idle connections first

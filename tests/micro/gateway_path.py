@@ -18,6 +18,7 @@ import uvloop
 
 from models.inference import Tensor
 from models.signature import Signature, TensorSpec
+from serving.channel.busy_poll import BusyPoll
 from serving.channel.work import Answer, Work
 from serving.clock import SystemClock
 from serving.ingress.connection import Connection
@@ -92,10 +93,12 @@ class Client:
 class Host:
     body_max_bytes = 1 << 20
     closing = False
+    under_way = 0
     date_header = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 
     def __init__(self, routes: Routes) -> None:
         self.answer = routes.answer
+        self.busy_poll = BusyPoll(SystemClock(), limit_s=0.0)
         self.paths: dict[bytes, str] = {}
 
     def opened(self, connection: Connection) -> None: ...

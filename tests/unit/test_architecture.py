@@ -26,6 +26,7 @@ PURE = (
     "models/signature.py",
     "serving/cache/key.py",
     "serving/channel/frames.py",
+    "serving/channel/pace.py",
     "serving/errors.py",
     "serving/ingress/haproxy.py",
     "serving/ingress/http.py",
