@@ -1,0 +1,107 @@
+"""Settings are read once, whole, and refused with the name of what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.settings import ModelSettings, Settings, SettingsError, absolute, parse_settings
+
+ONE_MODEL = {"name": "m", "versions": ["v1", "v2"]}
+
+
+@pytest.mark.parametrize("raw", [None, {}])
+def test_everything_has_a_default(raw: Any) -> None:
+    settings = parse_settings(raw)
+    assert settings == Settings()
+    assert (settings.http.host, settings.http.port, settings.models) == ("127.0.0.1", 8000, ())
+
+
+def test_what_is_given_is_taken_and_the_rest_keeps_its_default() -> None:
+    settings = parse_settings(
+        {"http": {"port": 9000}, "models": [{**ONE_MODEL, "timeout_ms": 50}], "gateway": {"replicas": 3}}
+    )
+    assert (settings.http.port, settings.gateway.replicas, settings.http.host) == (9000, 3, "127.0.0.1")
+    assert settings.models[0].timeout_ms == 50
+    assert settings.model("m") == settings.models[0]
+    assert settings.model("n") is None
+
+
+def test_the_stable_version_is_the_last_unless_one_is_named() -> None:
+    assert ModelSettings(name="m", versions=("v1", "v2")).stable_version == "v2"
+    assert ModelSettings(name="m", versions=("v1", "v2"), stable="v1").stable_version == "v1"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ({"prot": 1}, "unknown setting `prot`"),
+        ({"http": {"prot": 1}}, "http: unknown setting `prot`"),
+        ({"models": [{**ONE_MODEL, "timeout": 1}]}, "models[0]: unknown setting `timeout`"),
+        ({"models": [ONE_MODEL, {"name": "n"}]}, "models[1]: Object missing required field `versions`"),
+        ({"http": {"port": 0}}, "http.port: Expected `int` >= 1"),
+        ({"http": {"port": 70_000}}, "http.port: Expected `int` <= 65535"),
+        ({"http": {"port": "8000"}}, "http.port: Expected `int`, got `str`"),
+        ({"http": {"port": True}}, "http.port: Expected `int`, got `bool`"),
+        ({"http": {"idle_timeout_s": 0}}, "http.idle_timeout_s: Expected `float` > 0"),
+        ({"http": {"idle_timeout_s": float("nan")}}, "http.idle_timeout_s: Expected `float`"),
+        ({"http": {"gateway_ports": [8100]}}, "http.gateway_ports: Expected `array` of length 2"),
+        ({"http": {"gateway_ports": [8107, 8100]}}, "http.gateway_ports: 8107 is above 8100"),
+        ({"http": {"port": 8103}}, "http.port: 8103 is one of http.gateway_ports 8100-8107"),
+        ({"gateway": {"replicas": 9}}, "gateway.replicas: 9 replicas need as many ports"),
+        ({"models": [{**ONE_MODEL, "name": "../m"}]}, "models[0].name: Expected `str` matching regex"),
+        ({"models": [{**ONE_MODEL, "versions": []}]}, "models[0].versions: Expected `array` of length >= 1"),
+        (
+            {"models": [{**ONE_MODEL, "versions": ["v1", "v1"]}]},
+            "models[0]: versions: ['v1', 'v1'] names a version twice",
+        ),
+        ({"models": [{**ONE_MODEL, "stable": "v9"}]}, "models[0]: stable: 'v9' isn't one of versions ['v1', 'v2']"),
+        ({"models": [ONE_MODEL, ONE_MODEL]}, "models: 'm' stands there twice"),
+        (
+            {"models": [{**ONE_MODEL, "max_batch_bytes": 1 << 30}]},
+            "models[0].max_batch_bytes: 1073741824 is more than half",
+        ),
+        ({"log_level": "LOUD"}, "log_level: Expected `str` matching regex"),
+        ([], "Expected `object`, got `array`"),
+        ("http", "Expected `object`, got `str`"),
+    ],
+)
+def test_what_is_wrong_is_named(raw: Any, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(raw)
+    assert str(caught.value).startswith(text)
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = parse_settings({"models": [ONE_MODEL]})
+    for part in (settings, settings.http, settings.gateway, settings.channel, settings.models[0]):
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(part, part.__struct_fields__[0], None)
+
+
+def test_every_folder_becomes_absolute(tmp_path: Path) -> None:
+    relative = parse_settings({"state_dir": "state", "channel": {"socket_dir": "sockets"}})
+    settings = absolute(relative, tmp_path)
+    assert settings.state_dir == str(tmp_path / "state")
+    assert settings.store_dir == tmp_path / "state" / "models"
+    assert settings.channel.socket_dir == str(tmp_path / "sockets")
+    assert absolute(settings, Path("/elsewhere")) == settings
+    assert absolute(parse_settings({"store": "../store"}), tmp_path).store_dir == tmp_path.parent / "store"
+
+
+@pytest.mark.parametrize(
+    ("host", "admin", "allowed"),
+    [
+        ("127.0.0.1", None, True),
+        ("::1", None, True),
+        ("0.0.0.0", None, False),
+        ("0.0.0.0", True, True),
+        ("127.0.0.1", False, False),
+    ],
+)
+def test_strangers_may_change_what_is_served_only_if_the_settings_say_so(
+    host: str, admin: bool | None, allowed: bool
+) -> None:
+    assert parse_settings({"http": {"host": host}, "admin": admin}).admin_allowed == allowed
