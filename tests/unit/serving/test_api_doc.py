@@ -1,0 +1,67 @@
+"""docs/api.md has every endpoint with its method, every header and every error, and nothing that isn't there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from serving.ingress import routes
+from serving.ingress.haproxy import ACCEPTING_PATH
+from serving.protocol.compression import COMPRESS_MIN_BYTES
+from serving.protocol.decode import EMPTY_TENSOR_MAX_SIZE
+from serving.protocol.status import STATUS
+from serving.request.deadline import TIMEOUT_HEADER, TIMEOUT_MAX_US
+
+PAGE = (Path(__file__).parents[3] / "docs/api.md").read_text()
+MODEL = "/v2/models/{model}"
+VERSION = "/v2/models/{model}/versions/{version}"
+
+ROWS = re.findall(r"^\| (GET|POST) \| `(/[^`]*)` \|", PAGE, re.MULTILINE)
+
+
+def endpoints() -> set[tuple[str, str]]:
+    """Every method and path that the routes take; HEAD goes with GET."""
+    fixed = {(target.allow[0], path) for path, target in routes._FIXED.items()}
+    of_model = {
+        (allow[0], "/".join((base, *rest)))
+        for rest, (_, allow) in routes._OF_MODEL.items()
+        for base in (MODEL, VERSION)
+    }
+    control = {("POST", f"/v2/repository/models/{{model}}/{command}") for command in routes._CONTROL}
+    return fixed | of_model | control
+
+
+def test_the_page_lists_the_endpoints_that_there_are() -> None:
+    assert set(ROWS) == endpoints()
+    assert len(ROWS) == len(endpoints())
+
+
+@pytest.mark.parametrize(("method", "path"), ROWS, ids=lambda word: word)
+def test_every_path_on_the_page_leads_somewhere(method: str, path: str) -> None:
+    target = routes.find_target(path.format(model="digits", version="v1"))
+    assert target.allow[0] == method
+    assert target.model == ("digits" if "{model}" in path else "")
+    assert target.version == ("v1" if "{version}" in path else None)
+
+
+def test_the_page_lists_every_error_with_its_status() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert sorted((int(status), code) for status, code in rows) == sorted(
+        (status, error.code) for error, status in STATUS.items()
+    )
+
+
+def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
+    for header in (routes._LENGTH, routes._VERSION, TIMEOUT_HEADER.encode()):
+        assert f"| `{header.decode()}` |" in PAGE.lower()
+    assert f"{TIMEOUT_MAX_US:,}".replace(",", " ") in PAGE
+    assert f"{EMPTY_TENSOR_MAX_SIZE:,}".replace(",", " ") in PAGE
+    assert f"at least {COMPRESS_MIN_BYTES} bytes" in PAGE
+    assert f"`{ACCEPTING_PATH}`" in PAGE
+
+
+def test_every_link_to_a_section_of_the_page_finds_it() -> None:
+    sections = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", PAGE, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= sections
