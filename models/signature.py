@@ -35,9 +35,12 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def fits(self, shape: Shape) -> bool:
         """Whether an array of this shape may be this tensor."""
         mine = self.shape
-        return len(shape) == len(mine) and all(
-            size == want or want == ANY for size, want in zip(shape, mine, strict=True)
-        )
+        if len(shape) != len(mine):
+            return False
+        for size, want in zip(shape, mine, strict=True):  # noqa: SIM110  # every answer comes by here
+            if size != want and want != ANY:
+                return False
+        return True
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

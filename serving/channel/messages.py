@@ -213,14 +213,14 @@ def _read_tensors(heads: Sequence[TensorHead], payload: memoryview) -> Tensors:
 
 def _read_array(head: TensorHead, raw: memoryview) -> Array:
     datatype = DATATYPES.get(head.datatype)
-    if datatype is None or any(size < 0 for size in head.shape):
+    if datatype is None or min(head.shape, default=0) < 0:
         raise ProtocolError(f"tensor '{head.name}' has datatype '{head.datatype}' and shape {list(head.shape)}")
     try:
         if datatype.kind == "bytes":
             return unpack_bytes(raw, head.shape)
         if element_count(head.shape) * datatype.itemsize != len(raw):
             raise ValueError(f"{len(raw)} bytes for {head.datatype} {list(head.shape)}")
-        array: Array = np.frombuffer(raw, dtype=datatype.dtype).reshape(head.shape)
+        array: Array = np.ndarray(head.shape, datatype.dtype, raw)
     except ValueError as error:
         raise ProtocolError(f"tensor '{head.name}': {error}") from None
     return array
