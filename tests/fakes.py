@@ -25,8 +25,8 @@ from models.manifest import FileDigest, Golden, Manifest
 from models.registry import Registry
 from models.signature import Signature, TensorSpec
 from serving.channel.address import Address, UnixAddress
-from serving.channel.frames import FrameReader, Kind
-from serving.channel.messages import PROTOCOL_VERSION, Hello, small_frame
+from serving.channel.frames import FrameReader, Kind, read_frame
+from serving.channel.messages import PROTOCOL_VERSION, Hello, answer_frame, read_work, small_frame
 from serving.channel.work import Answer, Work
 from serving.errors import ReplicaLost, RequestError
 
@@ -146,7 +146,7 @@ def values_of(tensors: Sequence[Tensor]) -> list[float]:
     return column
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """A batch that a ``FakeReplica`` was sent."""
 
@@ -287,6 +287,34 @@ async def scripted(replica: ScriptedReplica, folder: Path) -> AsyncIterator[Addr
     yield UnixAddress(str(folder / "s.sock"))
     server.close()
     await settled()
+
+
+class FakeLink:
+    """What Serve knows of a version: nobody dials here, so all work comes through ``call``."""
+
+    def __init__(self, clock: FakeClock, *, replicas: int = 1) -> None:
+        self.replicas = replicas
+        self.closed = False
+        self.calls = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.on_replicas: Callable[[Mapping[str, Address]], None] | None = None
+        self._clock = clock
+
+    async def call(self, frame: bytes) -> bytes:
+        self.calls += 1
+        await self.gate.wait()
+        number, work = read_work(read_frame(frame, max_frame_bytes=1 << 20), now=self._clock.now)
+        return b"".join(answer_frame(number, doubled(work)))
+
+    def watch(self, on_replicas: Callable[[Mapping[str, Address]], None]) -> None:
+        self.on_replicas = on_replicas
+
+    def available(self) -> bool:
+        return self.replicas > 0
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def publish_version(registry: Registry, model: str, version: str, artifact: bytes = b"weights") -> Manifest:

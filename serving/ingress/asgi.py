@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from serving.errors import InvalidRequest, PayloadTooLarge
-from serving.ingress.http import HttpRequest, HttpResponse
+from serving.ingress.http import HttpRequest, HttpResponse, json_response
 from serving.ingress.routes import Routes
 from serving.protocol.status import error_response
 
@@ -46,7 +46,7 @@ class AsgiApp:
         else:
             request = HttpRequest(scope["method"], scope["path"], dict(scope["headers"]), body)
             if self.routes is None:
-                response = HttpResponse(503, [], b'{"error":"the gateway is starting"}')
+                response = json_response(b'{"error":"the gateway is starting"}', 503)
             else:
                 response = await self.routes.answer(request)
         headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]

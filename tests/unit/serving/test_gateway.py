@@ -12,8 +12,7 @@ import pytest
 from models.manifest import Manifest
 from models.registry import Registry
 from serving.channel.address import Address, UnixAddress
-from serving.channel.frames import read_frame
-from serving.channel.messages import PROTOCOL_VERSION, Hello, answer_frame, read_work
+from serving.channel.messages import PROTOCOL_VERSION, Hello
 from serving.channel.runner import ModelRunner
 from serving.channel.server import TensorServer
 from serving.clock import SystemClock
@@ -21,37 +20,9 @@ from serving.errors import ModelNotFound, ReplicaLost, ReplicaUnavailable
 from serving.gateway import READY_WAIT_S, Gateway
 from serving.routing.table import EMPTY, RoutingTable
 from serving.settings import ModelSettings, Settings
-from tests.fakes import DOUBLE, FakeClock, doubled, publish_version, request_of, settled, values_of
+from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, request_of, settled, values_of
 
 LIMIT = 1 << 20
-
-
-class FakeLink:
-    """What Serve knows of a version: nobody dials here, so all work comes through ``call``."""
-
-    def __init__(self, clock: FakeClock, *, replicas: int = 1) -> None:
-        self.replicas = replicas
-        self.closed = False
-        self.calls = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.on_replicas: Callable[[Mapping[str, Address]], None] | None = None
-        self._clock = clock
-
-    async def call(self, frame: bytes) -> bytes:
-        self.calls += 1
-        await self.gate.wait()
-        number, work = read_work(read_frame(frame, max_frame_bytes=LIMIT), now=self._clock.now)
-        return b"".join(answer_frame(number, doubled(work)))
-
-    def watch(self, on_replicas: Callable[[Mapping[str, Address]], None]) -> None:
-        self.on_replicas = on_replicas
-
-    def available(self) -> bool:
-        return self.replicas > 0
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Rig:

@@ -1,0 +1,137 @@
+"""A gateway's whole way in, without sockets: what a test sends is a request, what it gets is a response."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from models.registry import Registry
+from serving.errors import LoadFailed, ModelNotFound
+from serving.gateway import Gateway
+from serving.ingress.asgi import AsgiApp, Message
+from serving.ingress.information import Information
+from serving.ingress.routes import Routes
+from serving.request.pipeline import Pipeline
+from serving.request.record import RequestRecorder
+from serving.routing.table import EMPTY
+from serving.settings import ModelSettings, Settings
+from tests.fakes import FakeClock, FakeLink, publish_version
+
+BODY_MAX = 4096
+
+
+class Response(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        assert self.headers["content-type"] == "application/json"
+        return json.loads(self.body)
+
+
+class FakeControl:
+    """A ``ModelControl`` that remembers what it was told; model ``bad`` can't be loaded."""
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[str, str, bytes]] = []
+
+    async def load(self, model: str, body: bytes) -> None:
+        if model == "bad":
+            raise LoadFailed("bad@v1 can't be loaded: it gave 7 where its golden example says 8")
+        self.commands.append(("load", model, body))
+
+    async def unload(self, model: str, body: bytes) -> None:
+        if model == "unknown":
+            raise ModelNotFound("'unknown' isn't loaded")
+        self.commands.append(("unload", model, body))
+
+
+class Site:
+    """Serves ``m`` in versions v1 (which answers by default) and v2, and ``n``; the store also has ``m@v3``."""
+
+    def __init__(self, clock: FakeClock, folder: Path, *, control: bool = True) -> None:
+        self.registry = Registry(folder)
+        self.links: dict[str, FakeLink] = {}
+        self.recorder = RequestRecorder((1.0,))
+        self.control = FakeControl()
+        self._clock = clock
+        settings = Settings(models=(ModelSettings(name="m", versions=("v1", "v2"), max_batch_rows=32),))
+        self.gateway = Gateway(settings, link=self._link, read_manifest=self.registry.manifest, clock=clock)
+        information = Information(
+            self.gateway, version="1.2.3", list_versions=self.registry.versions, render_metrics=self._metrics
+        )
+        self.routes = Routes(
+            Pipeline(self.gateway, self.recorder, clock=clock),
+            information,
+            self.control if control else None,
+            body_max_bytes=BODY_MAX,
+        )
+        self.app = AsgiApp(body_max_bytes=BODY_MAX, routes=self.routes)
+
+    async def _link(self, model: str, version: str) -> FakeLink:
+        link = self.links[f"{model}@{version}"] = FakeLink(self._clock)
+        return link
+
+    async def _metrics(self) -> bytes:
+        return b"holdfast_requests_total 1\n"
+
+    async def start(self) -> None:
+        table = EMPTY
+        for model, version in (("m", "v1"), ("m", "v2"), ("n", "v1")):
+            digest = publish_version(self.registry, model, version, version.encode()).digest
+            table = table.with_version(model, version, digest)
+        publish_version(self.registry, "m", "v3", b"v3")
+        await self.gateway.apply(table.without_version("m", "v3", reason="it is rotten"))
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Sequence[bytes] = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send a request, in pieces if ``body`` is some, and await the whole response."""
+        pieces = [body] if isinstance(body, bytes) else list(body)
+        incoming: list[Message] = [
+            {"type": "http.request", "body": piece, "more_body": index < len(pieces) - 1}
+            for index, piece in enumerate(pieces)
+        ]
+        return await exchange(self.app, method, path, incoming, headers)
+
+
+async def exchange(
+    app: AsgiApp, method: str, path: str, incoming: list[Message], headers: Mapping[str, str] | None = None
+) -> Response:
+    """What an ASGI server does with one request."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return incoming.pop(0) if incoming else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+    }
+    await app(scope, receive, send)
+    if not sent:
+        return Response(0, {}, b"")
+    start, end = sent
+    assert (start["type"], end["type"]) == ("http.response.start", "http.response.body")
+    assert not end.get("more_body", False)
+    return Response(start["status"], {n.decode(): v.decode() for n, v in start["headers"]}, end["body"])
+
+
+@pytest.fixture
+def site(clock: FakeClock, tmp_path: Path) -> Site:
+    return Site(clock, tmp_path)
