@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import re
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from ray import serve
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from serving.gateway import VersionLink
 
 log = logging.getLogger("holdfast")
+
+T = TypeVar("T")
 
 APPLICATION = "holdfast"
 MODEL_DEPLOYMENT = "Model"
@@ -249,16 +252,15 @@ class ServeDeployer:
     def __init__(self, settings: Settings, run_dir: str) -> None:
         self._settings = settings
         self._run_dir = run_dir
-        self._one_at_a_time = asyncio.Lock()  # Serve's pickling of a router class isn't made for threads
+        self._one_at_a_time = asyncio.Lock()
 
     async def deploy(self, name: ModelVersion, settings: ModelSettings) -> None:
         application = application_of(name)
-        if (await asyncio.to_thread(application_status, application))[0] not in ("RUNNING", "DEPLOYING"):
-            async with self._one_at_a_time:
-                await asyncio.to_thread(self._run, name, settings)
+        if (await self._serve(application_status, application))[0] not in ("RUNNING", "DEPLOYING"):
+            await self._serve(self._run, name, settings)
         async with asyncio.timeout(self.READY_TIMEOUT_S):
             while True:
-                status, message = await asyncio.to_thread(application_status, application)
+                status, message = await self._serve(application_status, application)
                 if status == "RUNNING":
                     return
                 if status in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -266,7 +268,20 @@ class ServeDeployer:
                 await asyncio.sleep(self.POLL_S)
 
     async def delete(self, name: ModelVersion) -> None:
-        await asyncio.to_thread(serve.delete, application_of(name), _blocking=False)
+        await self._serve(functools.partial(serve.delete, application_of(name), _blocking=False))
+
+    async def _serve(self, call: Callable[..., T], *args: Any) -> T:
+        """Ask Serve in a thread, one question at a time.
+
+        To deploy and even to tell a status, Serve marks a module of its own as pickled by value and takes the mark
+        away again; of two threads that do so, one fails.
+        """
+        async with self._one_at_a_time:
+            try:
+                return await asyncio.to_thread(call, *args)
+            except Exception as error:
+                log.exception("Ray Serve failed")
+                raise LoadFailed(f"Ray Serve failed: {type(error).__name__}: {error}") from None
 
     def _run(self, name: ModelVersion, settings: ModelSettings) -> None:
         application = model_deployment(settings).bind(self._settings, settings, name, self._run_dir)
