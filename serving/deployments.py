@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -459,10 +460,17 @@ def set_up_logging(settings: Settings) -> None:
     logger = logging.getLogger("holdfast")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.__stderr__)  # Serve puts its own logger in sys.stderr's place
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
     logger.setLevel(settings.log_level)
     logger.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """Formats traces without ``print``, of which Serve makes one that writes them as tuples."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        return "".join(traceback.format_exception(*ei)).rstrip()
 
 
 def metrics_dir(run_dir: str) -> Path:
