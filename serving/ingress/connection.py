@@ -27,6 +27,9 @@ log = logging.getLogger("holdfast.http")
 HEADERS_MAX_BYTES: Final = 64 << 10
 JOIN_BELOW_BYTES: Final = 64 << 10
 PIPELINED_MAX: Final = 16
+LINGER_S: Final = 10.0
+"""How long the rest of a refused request is read, and thrown away: closing at once would make the kernel reset the
+connection, and the client, still sending, would never see the answer (RFC 9112, 9.6)."""
 _URLS_MAX: Final = 1024
 
 _STATUS_LINES: Final = {
@@ -103,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[HttpRequest, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._writable = True
+        self._lingering: asyncio.TimerHandle | None = None
         self._last = False  # the answer under way, or the next one, is the connection's last
         self.quiet_since = self._loop.time()
 
@@ -117,6 +121,8 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._host.closed(self)
 
     def data_received(self, data: bytes) -> None:
@@ -258,8 +264,14 @@ class Connection(asyncio.Protocol):
         self._last = True
         if not self.busy:
             self._write(response, stay=False, head_only=False)
-            self.close()
+            self._linger()
         # else: the answers under way go out, then the connection closes; the broken request gets none
+
+    def _linger(self) -> None:
+        """Say that no more will come, and close once the client has closed, or after ``LINGER_S``."""
+        if self._transport is not None:
+            self._transport.write_eof()
+            self._lingering = self._loop.call_later(LINGER_S, self.close)
 
     def _body_too_large(self) -> HttpResponse:
         fault: RequestError = PayloadTooLarge(f"the body has more than {self._host.body_max_bytes} bytes")
