@@ -2,7 +2,8 @@
 
 It is static: one ``server`` line for each port that a gateway may take, health-checked, so that gateways come and go
 without a reload. A request is sent to another gateway if the first one dies before it answered, as long as it fits
-HAProxy's buffer. Not here: running it (``serving.ingress.keeper``).
+HAProxy's buffer. What HAProxy answers by itself is JSON like everything else, but for bytes that it can't read as
+HTTP: its 400 to those can't be changed. Not here: running it (``serving.ingress.keeper``).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ defaults
 frontend clients
     bind {host}:{port}
     default_backend gateways
+    http-error status 408 content-type application/json string '{{"error":"the request did not arrive in time"}}'
 
 backend gateways
     balance leastconn
