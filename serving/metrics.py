@@ -172,7 +172,11 @@ class ReplicaMetrics:
         self._lock = threading.Lock()
         self._runs = _Runs()
 
-    def ran(self, *, rows: int, seconds: float, dropped: int) -> None:
+    def dropped(self, requests: int) -> None:
+        with self._lock:
+            self._runs.dropped += requests
+
+    def ran(self, *, rows: int, seconds: float) -> None:
         """Adds up until ``flush``; the model may run in any thread."""
         with self._lock:
             runs = self._runs
@@ -180,7 +184,6 @@ class ReplicaMetrics:
             runs.seconds += seconds
             runs.sizes[bisect_left(BATCH_BUCKETS_ROWS, rows)] += 1
             runs.rows += rows
-            runs.dropped += dropped
 
     def flush(self) -> None:
         with self._lock:

@@ -39,9 +39,11 @@ class Job:
 
 
 class Observer(Protocol):
-    """Hears of every run of the model, on the model's thread."""
+    """Hears of what happens to work, on the thread that runs the model."""
 
-    def ran(self, *, rows: int, seconds: float, dropped: int) -> None: ...
+    def dropped(self, requests: int) -> None: ...
+
+    def ran(self, *, rows: int, seconds: float) -> None: ...
 
     def failed(self) -> None: ...
 
@@ -175,6 +177,8 @@ class ModelRunner:
         work = job.work
         started = self._clock.monotonic()
         dropped = _too_late(job, started)
+        if dropped and self._observer is not None:
+            self._observer.dropped(len(dropped))
         if len(dropped) == len(work.rows):
             return Answer((), dropped)
         if dropped:
@@ -190,7 +194,7 @@ class ModelRunner:
         seconds = self._clock.monotonic() - started
         self._pace.ran(sum(work.rows), seconds)
         if self._observer is not None:
-            self._observer.ran(rows=sum(work.rows), seconds=seconds, dropped=len(dropped))
+            self._observer.ran(rows=sum(work.rows), seconds=seconds)
         specs = self._signature.outputs
         if len(arrays) != len(specs):
             return InvalidAnswer(f"the model gave {len(arrays)} outputs where the signature has {len(specs)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -676,7 +677,59 @@ def idle_handle(
     )
 
 
+class Observed:
+    """An ``Observer`` that remembers."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, int]] = []
+
+    def dropped(self, requests: int) -> None:
+        self.all.append(("dropped", requests))
+
+    def ran(self, *, rows: int, seconds: float) -> None:
+        self.all.append(("ran", rows))
+
+    def failed(self) -> None:
+        self.all.append(("failed", 1))
+
+
 class TestTheRunner:
+    async def test_everything_that_happens_to_work_is_observed(self) -> None:
+        clock, observed = FakeClock(), Observed()
+        model = HeldModel()
+        runner = ModelRunner(model.run, DOUBLE, clock=clock, max_waiting=9, observer=observed)
+        inputs = work_of([1], [2, 3], deadline=0).inputs
+        await runner.run(Work(inputs, (1, 2), (clock.now + 1, clock.now + 1)))
+        await runner.run(Work(inputs, (1, 2), (clock.now - 1, clock.now + 1)))
+        await runner.run(Work(inputs, (1, 2), (clock.now - 1, clock.now - 1)))
+        with pytest.raises(ModelFailed):
+            await runner.run(work_of([-1], deadline=clock.now + 1))
+        assert observed.all == [("ran", 3), ("dropped", 1), ("ran", 2), ("dropped", 2), ("failed", 1)]
+        runner.close()
+
+    async def test_a_model_that_proved_quick_runs_on_the_loop_until_it_is_slow(self) -> None:
+        world = World()
+        threads: list[str] = []
+
+        def spying(x: Array) -> Array:
+            threads.append(threading.current_thread().name)
+            return x
+
+        world.model.output = spying
+        for _ in range(40):
+            await world.runner.run(world.work([1]))
+        assert (threads[0], threads[-1]) == ("model", threading.main_thread().name)
+
+        def slow(x: Array) -> Array:
+            world.clock.advance(1)
+            return spying(x)
+
+        world.model.output = slow
+        for _ in range(2):
+            await world.runner.run(world.work([1]))
+        assert threads[-2:] == [threading.main_thread().name, "model"]
+        world.runner.close()
+
     async def test_a_job_that_breaks_it_costs_that_job_and_not_the_thread(self) -> None:
         world = World()
         ended: list[Outcome] = []

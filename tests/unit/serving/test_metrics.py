@@ -1,0 +1,119 @@
+"""All processes of a node write into one folder, and any of them can show what all of them did.
+
+prometheus_client decides at its import whether it writes to a folder, so every process here is one of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import os, sys
+from pathlib import Path
+from serving.metrics import *
+folder = Path(sys.argv[1])
+open_metrics(folder)
+"""
+
+GATEWAY = """
+from collections import Counter
+from types import SimpleNamespace
+from serving.request.record import Tally
+metrics = GatewayMetrics()
+buckets = [0] * (len(LATENCY_BUCKETS_S) + 1)
+buckets[0], buckets[-1] = 2, 1
+metrics.add_requests(("m", "v1"), Tally(buckets, Counter(ok=2, overloaded=1), 40.0))
+metrics.show_lane(("m", "v1"), SimpleNamespace(waiting=5, inflight_batches=2, live_channels=3))
+metrics.show_generation(int(sys.argv[2]))
+"""
+
+REPLICA = """
+metrics = ReplicaMetrics("m", "v1")
+metrics.ran(rows=3, seconds=0.002)
+metrics.ran(rows=1, seconds=0.0)
+metrics.dropped(4)
+metrics.failed()
+metrics.checked_golden(passed=True)
+metrics.checked_golden(passed=False)
+metrics.flush()
+metrics.flush()
+"""
+
+RENDER = "\nprint(render_metrics(folder).decode())"
+
+WAIT = """
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+def run_in(folder: Path, program: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", HEAD + program, str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def samples(text: str) -> dict[str, float]:
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "metrics"
+
+
+def test_what_all_processes_did_is_added_up_by_any_of_them(folder: Path) -> None:
+    run_in(folder, GATEWAY, "7")
+    run_in(folder, REPLICA)
+    shown = samples(run_in(folder, GATEWAY + RENDER, "9"))
+    of = '{model="m",version="v1"}'
+    assert shown['holdfast_requests_total{model="m",outcome="ok",version="v1"}'] == 4
+    assert shown['holdfast_requests_total{model="m",outcome="overloaded",version="v1"}'] == 2
+    assert shown[f"holdfast_request_duration_seconds_count{of}"] == 6
+    assert shown[f"holdfast_request_duration_seconds_sum{of}"] == 80
+    assert shown['holdfast_request_duration_seconds_bucket{le="0.0005",model="m",version="v1"}'] == 4
+    assert shown['holdfast_request_duration_seconds_bucket{le="30.0",model="m",version="v1"}'] == 4
+    assert shown['holdfast_request_duration_seconds_bucket{le="+Inf",model="m",version="v1"}'] == 6
+    assert shown[f"holdfast_model_compute_seconds_count{of}"] == 2
+    assert shown[f"holdfast_model_compute_seconds_sum{of}"] == 0.002
+    assert shown[f"holdfast_model_batch_rows_sum{of}"] == 4
+    assert shown[f"holdfast_model_dropped_requests_total{of}"] == 4
+    assert shown[f"holdfast_model_failures_total{of}"] == 1
+    for result in ("passed", "failed"):
+        assert shown[f'holdfast_golden_checks_total{{model="m",result="{result}",version="v1"}}'] == 1
+
+
+def test_the_gauges_of_dead_processes_vanish_and_their_counters_stay(folder: Path) -> None:
+    run_in(folder, GATEWAY, "7")
+    command = [sys.executable, "-c", HEAD + GATEWAY + WAIT, str(folder), "9"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as alive:
+        assert alive.stdout is not None
+        assert alive.stdout.readline() == "there\n"
+        before = samples(run_in(folder, RENDER))
+        after = samples(run_in(folder, "forget_dead_processes(folder)" + RENDER))
+        alive.communicate("")
+    of = '{model="m",version="v1"}'
+    assert (before[f"holdfast_lane_waiting_requests{of}"], after[f"holdfast_lane_waiting_requests{of}"]) == (10, 5)
+    assert (before["holdfast_routing_table_generation"], after["holdfast_routing_table_generation"]) == (7, 9)
+    assert before[f"holdfast_live_channels{of}"] == 6
+    ok = 'holdfast_requests_total{model="m",outcome="ok",version="v1"}'
+    assert before[ok] == after[ok] == 4
+
+
+def test_a_version_that_is_no_longer_served_has_nothing_waiting(folder: Path) -> None:
+    shown = samples(run_in(folder, GATEWAY + "metrics.drop_lane(('m', 'v1'))" + RENDER, "1"))
+    of = '{model="m",version="v1"}'
+    for gauge in ("lane_waiting_requests", "lane_inflight_batches", "live_channels"):
+        assert shown[f"holdfast_{gauge}{of}"] == 0
+
+
+def test_the_folder_must_be_chosen_before_prometheus_client_is_imported(folder: Path) -> None:
+    program = (
+        "import prometheus_client\ntry:\n    open_metrics(folder / 'other')\nexcept RuntimeError as e:\n    print(e)"
+    )
+    assert run_in(folder, program) == "prometheus_client was imported before open_metrics\n"
+    assert run_in(folder, "import prometheus_client\nopen_metrics(folder)") == ""
