@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -11,9 +12,18 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/adr/README.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/adr/README.md",
+    "docs/api.md",
+    "docs/metrics.md",
+    "docs/settings.md",
+)
 SHELL = frozenset({"sh", "bash", "shell"})
 RUN_THE_COMMAND_LINE = "import sys; from serving.cli import main; sys.argv[0] = 'holdfast'; sys.exit(main())"
 
@@ -28,14 +38,14 @@ class Block:
 
 
 def blocks_of(document: str, text: str) -> list[Block]:
-    fences = re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    fences = re.finditer(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
     return [Block(f"{document}:{text[: m.start()].count(chr(10)) + 1}", m[1], m[2]) for m in fences]
 
 
 def code_of(text: str) -> str:
     """What is written as code, in blocks and in lines: the only place where a command is a command."""
     fenced = [block.text for block in blocks_of("", text)]
-    without = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    without = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
     return "\n".join([*fenced, *re.findall(r"`([^`\n]+)`", without)])
 
 
@@ -48,7 +58,7 @@ def commands(program: str, text: str) -> list[str]:
 def invocations(text: str) -> list[tuple[str, ...]]:
     """The distinct ways in which holdfast is run: its commands, then its options, without values and file names."""
     found = set()
-    for words in re.findall(r"(?:^|[\s;&|(/])holdfast[ \t]+([a-z][^\n;&|#]*)", code_of(text), re.MULTILINE):
+    for words in re.findall(r"(?:^|[\s;&|(/])holdfast[ \t]+([a-z][^\n;&|#)]*)", code_of(text), re.MULTILINE):
         tokens = shlex.split(words)
         commands = takewhile(lambda token: re.fullmatch(r"[a-z][a-z-]*", token), tokens)
         found.add((*commands, *(token for token in tokens if token.startswith("--"))))
@@ -73,6 +83,19 @@ def test_a_shell_block_parses(block: Block) -> None:
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python"], ids=lambda b: b.where)
 def test_a_python_block_compiles(block: Block) -> None:
     compile(block.text, block.where, "exec")
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "json"], ids=lambda b: b.where)
+def test_a_json_block_is_json(block: Block) -> None:
+    json.loads(block.text)
+
+
+def test_the_answer_in_the_readme_is_a_three_from_the_stable_version_of_the_configuration() -> None:
+    answer = json.loads(next(block.text for block in BLOCKS if block.language == "json" and "README" in block.where))
+    document = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    models = {model["name"]: model for model in document["applications"][0]["args"]["models"]}
+    assert answer["model_version"] == models[answer["model_name"]]["stable"]
+    assert [output["data"] for output in answer["outputs"] if output["name"] == "label"] == [[3]]
 
 
 def test_every_block_says_its_language() -> None:
@@ -136,6 +159,8 @@ def test_commands_are_found_in_code_only(text: str, found: list[str]) -> None:
         ("`holdfast up`\n", [("up",)]),
         ("```sh\n.venv/bin/holdfast models publish a.onnx --name a # new\n```\n", [("models", "publish", "--name")]),
         ("Run holdfast up\n", []),
+        ('```sh\neval "$(.venv/bin/holdfast env)"\n```\n', [("env",)]),
+        ("- A list:\n\n  ```sh\n  holdfast check\n  ```\n", [("check",)]),
     ],
 )
 def test_ways_to_run_holdfast_are_found(text: str, found: list[tuple[str, ...]]) -> None:
