@@ -259,14 +259,14 @@ class ServeDeployer:
         application = application_of(name)
         if (await self._serve(application_status, application))[0] not in ("RUNNING", "DEPLOYING"):
             await self._serve(self._run, name, settings)
-        async with asyncio.timeout(self.READY_TIMEOUT_S):
-            while True:
-                status, message = await self._serve(application_status, application)
-                if status == "RUNNING":
-                    return
-                if status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                    raise LoadFailed(reason_in(message))
-                await asyncio.sleep(self.POLL_S)
+        try:
+            async with asyncio.timeout(self.READY_TIMEOUT_S):
+                while (found := await self._serve(application_status, application))[0] != "RUNNING":
+                    if found[0] in ("DEPLOY_FAILED", "UNHEALTHY"):
+                        raise LoadFailed(reason_in(found[1]))
+                    await asyncio.sleep(self.POLL_S)
+        except TimeoutError:
+            raise LoadFailed(f"its replicas weren't ready within {self.READY_TIMEOUT_S:g} s") from None
 
     async def delete(self, name: ModelVersion) -> None:
         await self._serve(functools.partial(serve.delete, application_of(name), _blocking=False))

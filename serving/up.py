@@ -21,6 +21,7 @@ from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.cluster import StartError, check_ports, lock_state, set_ray_environment
 from serving.ingress.keeper import HaproxyFiles, end_leftover
+from serving.rollout.versions import initial_models
 from serving.settings import Settings
 
 START_TIMEOUT_S = 180.0
@@ -71,16 +72,14 @@ def _wanted(settings: Settings) -> list[ModelVersion]:
     """The versions that shall be served; raises ``StartError`` if the store lacks one."""
     registry = Registry(settings.store_dir)
     present = registry.versions()
-    if not settings.models:
-        if not present:
-            raise StartError(f"store: {settings.store_dir} has no models; publish one with `holdfast models publish`")
-        return present
-    wanted = [ModelVersion(model.name, version) for model in settings.models for version in model.versions]
-    for index, model in enumerate(settings.models):
+    models = initial_models(settings, registry)
+    if not models:
+        raise StartError(f"store: {settings.store_dir} has no models; publish one with `holdfast models publish`")
+    for index, model in enumerate(models):
         for version in model.versions:
             if ModelVersion(model.name, version) not in present:
                 raise StartError(f"models[{index}].versions: {settings.store_dir} has no {model.name}@{version}")
-    return wanted
+    return [ModelVersion(model.name, version) for model in models for version in model.versions]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The routes as one raw ASGI callable, for uvicorn and for ``serve.ingress``.
+"""The routes as one raw ASGI callable, for Serve's own proxies.
 
 Not here: what is answered (``serving.ingress.routes``).
 """

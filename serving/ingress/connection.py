@@ -30,6 +30,7 @@ PIPELINED_MAX: Final = 16
 LINGER_S: Final = 10.0
 """How long the rest of a refused request is read, and thrown away: closing at once would make the kernel reset the
 connection, and the client, still sending, would never see the answer (RFC 9112, 9.6)."""
+REMEMBERED_MAX_BYTES: Final = 256
 _URLS_MAX: Final = 1024
 
 _STATUS_LINES: Final = {
@@ -285,6 +286,8 @@ class Connection(asyncio.Protocol):
             raw = url
         path = unquote(raw.decode("latin-1"))
         paths = self._host.paths
+        if len(url) > REMEMBERED_MAX_BYTES:
+            return path
         if len(paths) >= _URLS_MAX:
             paths.clear()
         paths[url] = path

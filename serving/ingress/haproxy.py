@@ -40,6 +40,7 @@ defaults
     retries {retries}
     option redispatch 1
     option http-buffer-request
+    option abortonclose
     option http-keep-alive
     retry-on conn-failure empty-response
     http-reuse always

@@ -20,6 +20,7 @@ from serving.request.pipeline import InferCall, Pipeline, ServedVersion
 log = logging.getLogger("holdfast.http")
 
 _PATHS_MAX: Final = 1024
+REMEMBERED_MAX_CHARACTERS: Final = 256
 _BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
 _LENGTH: Final = b"inference-header-content-length"
 _TIMEOUT: Final = TIMEOUT_HEADER.encode()
@@ -120,6 +121,8 @@ class Routes:
 
     def _find(self, path: str) -> Target:
         target = find_target(path)
+        if len(path) > REMEMBERED_MAX_CHARACTERS:
+            return target
         if len(self._targets) >= _PATHS_MAX:
             self._targets.clear()
         self._targets[path] = target

@@ -14,7 +14,7 @@ import orjson
 
 from models.signature import Signature, TensorSpec
 
-EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "parameters", "schedule_policy", "statistics")
+EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "parameters", "model_repository", "statistics")
 """The extensions of the protocol that hold in full, by the names that Triton gives them."""
 
 PLATFORMS: Final = {"onnxruntime": "onnxruntime_onnx", "torch": "pytorch_torchexport"}

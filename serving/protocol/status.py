@@ -59,6 +59,8 @@ def error_response(exc: BaseException) -> ErrorResponse:
         headers.append((b"allow", exc.allow.encode()))
     if isinstance(exc, errors.Overloaded):
         headers.append((b"retry-after", str(max(1, math.ceil(exc.retry_after_s))).encode()))
+    if status_of(exc) == 503:
+        headers.append((b"retry-after", b"1"))
     shown = isinstance(exc, errors.RequestError) and not isinstance(exc, errors.Internal)
     text = exc.message if shown and isinstance(exc, errors.RequestError) else _INTERNAL_TEXT
     return ErrorResponse(status_of(exc), headers, error_body(text))

@@ -141,15 +141,19 @@ class Lane:
     def submit(self, request: InferenceRequest, deadline: float) -> Pending:
         """Queue a request; ``answer`` of the result ends with its outputs or a ``RequestError``.
 
-        Raises ``ReplicaUnavailable`` at once when no replica can take work or the queue is full.
+        Raises ``DeadlineExceeded`` when its time is over already, and ``ReplicaUnavailable`` at once when no replica
+        can take work or the queue is full.
         """
+        now = self._clock.monotonic()
+        if deadline <= now:
+            raise DeadlineExceeded("the deadline passed before the request was decoded")
         if not self.ready:
             raise ReplicaUnavailable(f"no replica of {self.name} can take work now")
         if len(self._queue) >= self._limits.max_waiting:
             raise ReplicaUnavailable(f"{len(self._queue)} requests wait for {self.name} already")
         answer: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
         key = batch_key(request, fixed=self._fixed)
-        pending = Pending(self, request, deadline, key, answer, self._clock.monotonic())
+        pending = Pending(self, request, deadline, key, answer, now)
         self._queue[pending] = None
         self._deadlines.watch(pending)
         self.pump()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -41,8 +41,13 @@ Publish = Callable[[RoutingTable], Awaitable[None]]
 """Returns when every gateway that lives has acknowledged the table."""
 
 
-class _Parameters(msgspec.Struct, frozen=True):
+UNLOADED: Final = "unloaded on request"
+"""Why a version isn't served that a person took away: nothing but a person brings it back."""
+
+
+class _Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
+    unload_dependents: bool = False  # Triton's clients send it; versions here have no dependents
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -77,23 +82,30 @@ class VersionControl:
         return self._table
 
     async def start(self) -> None:
-        """Deploy what the last table names, else what the settings name; a version that fails doesn't stop others."""
-        wanted = {ModelVersion(*name): False for name in loaded(self._table)} or {
-            ModelVersion(model.name, version): version == model.stable_version
-            for model in await self._initial_models()
-            for version in sorted(model.versions, key=lambda version: version != model.stable_version)
-        }
+        """Deploy what the last table and the settings name, but what a person has unloaded since.
+
+        A version that fails doesn't stop the others, and is tried again when the control plane starts anew.
+        """
+        wanted = {ModelVersion(*name): False for name in loaded(self._table)}
+        for model in await asyncio.to_thread(initial_models, self._settings, self._registry):
+            for version in sorted(model.versions, key=lambda version: version != model.stable_version):
+                name = ModelVersion(model.name, version)
+                if self._table.unavailable.get(str(name)) != UNLOADED:
+                    wanted.setdefault(name, version == model.stable_version)
         await asyncio.gather(*(self._load_initially(name, make_stable=stable) for name, stable in wanted.items()))
 
     async def load(self, model: str, body: bytes = b"") -> None:
         """Deploy a version, by default the registry's highest, and serve it. Loading a loaded version is no error.
 
-        Raises ``ModelNotFound`` and ``LoadFailed``.
+        The version that the settings call stable answers by default again once it is back. Raises ``ModelNotFound``
+        and ``LoadFailed``.
         """
         wish = wished_version(body)
         async with self._lock(model):
             version = await asyncio.to_thread(self._highest, model) if wish is None else wish
-            await self._load(ModelVersion(model, version), make_stable=False)
+            named = self._settings.model(model)
+            make_stable = named is not None and named.stable_version == version
+            await self._load(ModelVersion(model, version), make_stable=make_stable)
 
     async def unload(self, model: str, body: bytes = b"") -> None:
         """Stop serving a version, by default all of the model, and end its replicas. Raises ``ModelNotFound``."""
@@ -104,18 +116,10 @@ class VersionControl:
                 raise ModelNotFound(f"'{model}@{wish}' isn't loaded" if wish else f"'{model}' isn't loaded")
             versions = list(route.versions) if wish is None else [wish]
             for version in versions:
-                await self._take_down(ModelVersion(model, version))
+                await self._take_down(ModelVersion(model, version), reason=UNLOADED)
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())
-
-    async def _initial_models(self) -> tuple[ModelSettings, ...]:
-        if self._settings.models:
-            return self._settings.models
-        highest: dict[str, str] = {}
-        for name in await asyncio.to_thread(self._registry.versions):
-            highest[name.model] = max(highest.get(name.model, name.version), name.version, key=natural_key)
-        return tuple(ModelSettings(name=model, versions=(version,)) for model, version in highest.items())
 
     async def _load_initially(self, name: ModelVersion, *, make_stable: bool) -> None:
         try:
@@ -169,6 +173,16 @@ class VersionControl:
         if not versions:
             raise ModelNotFound(f"the registry has no model '{model}'")
         return max(versions, key=natural_key)
+
+
+def initial_models(settings: Settings, registry: Registry) -> tuple[ModelSettings, ...]:
+    """What is served at start: what the settings name, else every model of the registry in its highest version."""
+    if settings.models:
+        return settings.models
+    highest: dict[str, str] = {}
+    for name in registry.versions():
+        highest[name.model] = max(highest.get(name.model, name.version), name.version, key=natural_key)
+    return tuple(ModelSettings(name=model, versions=(version,)) for model, version in highest.items())
 
 
 def natural_key(version: str) -> list[tuple[int, str]]:

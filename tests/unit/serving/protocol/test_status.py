@@ -39,7 +39,8 @@ def test_every_concrete_error_has_exactly_one_status() -> None:
     ],
 )
 def test_an_error_as_the_caller_sees_it(exc: errors.RequestError, status: int) -> None:
-    assert error_response(exc) == (status, [(b"content-type", b"application/json")], b'{"error":"x"}')
+    later = [(b"retry-after", b"1")] if status == 503 else []
+    assert error_response(exc) == (status, [(b"content-type", b"application/json"), *later], b'{"error":"x"}')
 
 
 def test_a_subclass_has_the_status_of_its_base() -> None:
