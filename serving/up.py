@@ -41,7 +41,8 @@ class Progress:
 def up(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; the exit code. Raises ``StartError`` if it can't start."""
     progress = Progress()
-    with lock_state(settings), _stop_signals() as stopped:
+    stopped = threading.Event()
+    with lock_state(settings), _stop_signals(stopped):
         if end_leftover(HaproxyFiles(settings, Path())):
             progress("ended an HAProxy that an earlier run left behind")
         check_ports(settings)
@@ -52,20 +53,28 @@ def up(settings: Settings) -> int:
         from serving import app
 
         app.start_ray()
-        try:
-            progress(f"starting {settings.gateway.replicas} gateways, HAProxy and {len(wanted)} model versions")
-            app.deploy(settings)
-            if _await_first_answer(settings, wanted, progress, stopped, app.failure):
-                _await_others(settings, wanted, progress, stopped)
-                progress("ready. Ctrl-C stops everything")
-                _until(stopped)
-            progress("stopping: requests under way are finished")
-        finally:
-            app.stop_ray()
-            end_leftover(HaproxyFiles(settings, Path()))
-            _empty_run_folder(settings)
+        with _stop_signals(stopped):  # again: Ray has put a handler of its own in the place of ours
+            _serve(settings, wanted, progress, stopped)
         progress("stopped")
     return 0
+
+
+def _serve(settings: Settings, wanted: list[ModelVersion], progress: Progress, stopped: threading.Event) -> None:
+    """From Ray's being there to its being gone."""
+    from serving import app
+
+    try:
+        progress(f"starting {settings.gateway.replicas} gateways, HAProxy and {len(wanted)} model versions")
+        app.deploy(settings)
+        if _await_first_answer(settings, wanted, progress, stopped, app.failure):
+            _await_others(settings, wanted, progress, stopped)
+            progress("ready. Ctrl-C stops everything")
+            _until(stopped)
+        progress("stopping: requests under way are finished")
+    finally:
+        app.stop_ray()
+        end_leftover(HaproxyFiles(settings, Path()))
+        _empty_run_folder(settings)
 
 
 def _wanted(settings: Settings) -> list[ModelVersion]:
@@ -83,9 +92,8 @@ def _wanted(settings: Settings) -> list[ModelVersion]:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set. A second SIGINT interrupts at once."""
-    stopped = threading.Event()
+def _stop_signals(stopped: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set ``stopped``. A second SIGINT interrupts at once."""
 
     def stop(number: int, _: Any) -> None:
         if stopped.is_set() and number == signal.SIGINT:
@@ -94,7 +102,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stopped
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
