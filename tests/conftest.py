@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import inspect
 import tempfile
 from collections.abc import Iterator
@@ -7,7 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from models.registry import Registry
 from tests.fakes import FakeClock, run
+
+ZOO_SOURCES = ("models/zoo/*.py", "models/manifest.py", "models/publishing.py", "models/golden.py")
+
+
+@pytest.fixture(scope="session")
+def zoo_store(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with all example models. It is made anew when the code that makes it changes."""
+    from models.zoo.build import build
+
+    root = pytestconfig.rootpath
+    sources = hashlib.sha256()
+    for pattern in ZOO_SOURCES:
+        for source in sorted(root.glob(pattern)):
+            sources.update(source.read_bytes())
+    store = root / ".holdfast" / "test-models" / sources.hexdigest()[:16]
+    build(Registry(store), tmp_path_factory.mktemp("zoo"), say=lambda _line: None)
+    return store
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tiny models, made where they are needed, and the example models, made once and kept between runs."""
+"""Tiny models, made where they are needed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,6 @@ from models.golden import GOLDEN_FILE, Example, write_examples
 from models.manifest import FileDigest, Golden, Manifest
 from models.registry import Registry
 from models.signature import Signature, TensorSpec
-
-ZOO_SOURCES = ("models/zoo/*.py", "models/manifest.py", "models/publishing.py", "models/golden.py")
-
-
-@pytest.fixture(scope="session")
-def zoo_store(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with all example models. It is made anew when the code that makes it changes."""
-    from models.zoo.build import build
-
-    root = pytestconfig.rootpath
-    sources = hashlib.sha256()
-    for pattern in ZOO_SOURCES:
-        for source in sorted(root.glob(pattern)):
-            sources.update(source.read_bytes())
-    store = root / ".holdfast" / "test-models" / sources.hexdigest()[:16]
-    build(Registry(store), tmp_path_factory.mktemp("zoo"), say=lambda _line: None)
-    return store
 
 
 @pytest.fixture
