@@ -1,0 +1,53 @@
+"""One real system for the whole session, and the story of what went wrong in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.system import System
+
+
+@pytest.fixture(scope="session")
+def running_system(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Started with ``holdfast up`` and stopped with Ctrl-C, after which nothing of it may be left."""
+    store = tmp_path_factory.mktemp("store") / "models"
+    shutil.copytree(zoo_store, store)  # tests publish to it, and spoil what they published
+    system = System(store)
+    try:
+        system.start()
+        system.wait_until_ready()
+        yield system
+        assert system.stop() == 0
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{system.story()}") from None
+    finally:
+        system.remove()
+
+
+@pytest.fixture
+def system(running_system: System) -> System:
+    """The session's system as it was at the start, whatever the test before did to it."""
+    running_system.restore()
+    return running_system
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First the tests that start systems of their own: two at once would be slow."""
+    items.sort(key=lambda item: "running_system" in getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, System):
+                report.sections.append((f"the system in {value.folder}", value.story()))
+                break
+    return report
