@@ -22,6 +22,7 @@ def running_system(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) ->
         system.wait_until_ready()
         yield system
         assert system.stop() == 0
+        assert system.traces() == []
     except AssertionError as error:
         raise AssertionError(f"{error}\n{system.story()}") from None
     finally:

@@ -190,3 +190,12 @@ def test_what_is_wrong_with_a_request_reaches_whoever_sent_it(client: Any) -> No
     with pytest.raises(triton.InferenceServerException) as caught:
         client.infer("orientation", [tensor("x", pages())], timeout=1)
     assert caught.value.status() == "504"
+
+
+def test_a_client_unloads_and_loads(client: Any) -> None:
+    client.unload_model("digits-lite")
+    assert not client.is_model_ready("digits-lite")
+    client.load_model("digits-lite")
+    assert client.is_model_ready("digits-lite")
+    with pytest.raises(triton.InferenceServerException, match="no-such-model"):
+        client.load_model("no-such-model")

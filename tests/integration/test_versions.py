@@ -29,13 +29,14 @@ def test_versions_come_and_go_without_a_failed_request(system: System) -> None:
 
         assert system.load("digits", "v2").status == 200
         assert system.infer("digits@v2", BLANK).status == 200
-        assert system.stable("digits") == "v2"  # the settings call it stable; loading another changes nothing
+        assert system.stable("digits") == "v2"
 
         assert system.unload("digits", "v1").status == 200
         assert system.stable("digits") == "v2"
         assert system.load("digits", "v1").status == 200
         assert system.load("digits", "v1").status == 200  # there already
-        assert system.stable("digits") == "v2"
+        assert system.infer("digits@v1", BLANK).status == 200
+        assert system.stable("digits") == "v2"  # loading alone makes no version the stable one
         traffic.wait_for_more()
     assert traffic.failures() == []
 
@@ -46,8 +47,9 @@ def test_what_is_not_there_can_neither_be_loaded_nor_unloaded(system: System) ->
             answer = command(model, version)
             assert answer.status == 404, answer
             assert model in answer.error()
-    answer = system.ask("POST", "/v2/repository/models/digits/load", {"parameters": {"version": 9}})
-    assert (answer.status, "version" in answer.error()) == (400, True)
+    for parameters in ({"version": 9}, {"config": "{}"}):
+        answer = system.ask("POST", "/v2/repository/models/digits/load", {"parameters": parameters})
+        assert (answer.status, next(iter(parameters)) in answer.error()) == (400, True)
 
 
 def test_a_corrupt_version_is_refused_and_its_reason_shown(system: System) -> None:
