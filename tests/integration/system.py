@@ -96,6 +96,16 @@ class Process(NamedTuple):
     command: str
 
 
+@contextlib.contextmanager
+def _ctrl_c_counts() -> Iterator[None]:
+    """What starts in here hears SIGINT, even if we were started in the background, where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class System:
     """One Holdfast in a folder of its own, with ports of its own."""
 
@@ -153,7 +163,7 @@ class System:
     def start(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
         """Run ``holdfast up``, or another command that brings the system up."""
         self.write_config()
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, _ctrl_c_counts():
             self._process = subprocess.Popen(
                 command or self.command("up", "-c", str(self.config)),
                 cwd=self.folder,
