@@ -167,6 +167,9 @@ def _until(stopped: threading.Event) -> None:
 
 def _predict(settings: Settings, name: ModelVersion) -> str | None:
     """The answer to the version's first golden example, shortened; None while there is none."""
+    base = f"/v2/models/{name.model}/versions/{name.version}"
+    if _ask(settings, "GET", f"{base}/ready") is None:
+        return None  # before the example is read: we are asked several times a second while models start
     manifest = Registry(settings.store_dir).manifest(*name)
     golden = settings.store_dir / name.model / name.version / manifest.golden.path
     example = read_examples(golden.read_bytes(), manifest.signature)[0]
@@ -175,8 +178,7 @@ def _predict(settings: Settings, name: ModelVersion) -> str | None:
         for spec, array in zip(manifest.signature.inputs, example.inputs, strict=True)
         if spec.datatype not in ("FP16", "BF16", "BYTES")
     ]
-    path = f"/v2/models/{name.model}/versions/{name.version}/infer"
-    answer = _ask(settings, "POST", path, json.dumps({"inputs": inputs}))
+    answer = _ask(settings, "POST", f"{base}/infer", json.dumps({"inputs": inputs}))
     if answer is None:
         return None
     outputs = [f"{output['name']} {_short(output['data'])}" for output in answer["outputs"] if "data" in output]
