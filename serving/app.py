@@ -64,40 +64,32 @@ def failure() -> str | None:
 def build_from(settings: Settings) -> Any:
     """Every deployment of an application gets a folder of its own for what lives only as long as it does."""
     run_dir = str(Path(settings.state_dir) / "run" / uuid.uuid4().hex[:8])
-    control: Any = serve.deployment(
-        ControlReplica,
-        name="Control",
-        num_replicas=1,
-        health_check_period_s=1,
-        graceful_shutdown_wait_loop_s=0.1,
-        logging_config=QUIET,
-        ray_actor_options=NO_CPUS,
-    )
+    drained_s = settings.http.drain_timeout_s + 5
+    control: Any = serve.deployment(ControlReplica, name="Control", num_replicas=1, **BESIDE_MODELS)
     haproxy: Any = serve.deployment(
         HaproxyReplica,
         name="Haproxy",
         num_replicas=1,
         max_replicas_per_node=1,
-        health_check_period_s=1,
-        graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=settings.http.drain_timeout_s + 5,
-        logging_config=QUIET,
-        ray_actor_options=NO_CPUS,
+        graceful_shutdown_timeout_s=drained_s,
+        **BESIDE_MODELS,
     )
     gateway: Any = serve.deployment(
         GatewayReplica,
         name=GATEWAY_DEPLOYMENT,
         num_replicas=settings.gateway.replicas,
         max_ongoing_requests=10_000,
-        health_check_period_s=1,
         health_check_timeout_s=3,
-        graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=settings.http.drain_timeout_s + 5,
-        logging_config=QUIET,
-        ray_actor_options=NO_CPUS,
+        graceful_shutdown_timeout_s=drained_s,
+        **BESIDE_MODELS,
     )
     return gateway.bind(settings, run_dir, control.bind(settings, run_dir), haproxy.bind(settings, run_dir))
 
 
-NO_CPUS: dict[str, Any] = {"num_cpus": 0}
-"""Ray's CPU count is for placing models; these processes run beside them on every node."""
+BESIDE_MODELS: dict[str, Any] = {
+    "health_check_period_s": 1,
+    "graceful_shutdown_wait_loop_s": 0.1,
+    "logging_config": QUIET,
+    "ray_actor_options": {"num_cpus": 0},
+}
+"""What holds for all that isn't a model. Ray's CPU count is for placing models; these run beside them on every node."""

@@ -294,10 +294,7 @@ class ServeDeployer:
 
 
 def model_deployment(settings: ModelSettings) -> Any:
-    """The deployment of a model's version.
-
-    Serve's direct ingress is switched off in its processes: they serve no HTTP, and would wait out its drain.
-    """
+    """The deployment of a model's version."""
     return serve.deployment(
         ModelReplica,
         name=MODEL_DEPLOYMENT,

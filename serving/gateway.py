@@ -148,8 +148,10 @@ class Gateway:
 
     def _news(self, table: RoutingTable) -> bool:
         """Whether applying the table would change anything."""
-        if table.generation != self._table.generation or not self._has_table:
-            return table.generation > self._table.generation or not self._has_table
+        if not self._has_table:
+            return True
+        if table.generation != self._table.generation:
+            return table.generation > self._table.generation
         return len(self._versions) < len(loaded(self._table))
 
     def _serves(self, name: tuple[str, str], digest: str | None) -> bool:

@@ -161,8 +161,10 @@ def read_work(frame: Frame, *, now: float) -> tuple[int, Work]:
     head = read_head(frame, InferHead)
     if not head.rows or len(head.rows) != len(head.budgets_us) or min(head.rows) < 0:
         raise ProtocolError("an InferHead whose rows and budgets don't belong together")
-    if len(head.rows) > 1 and any(tensor.shape[:1] != (sum(head.rows),) for tensor in head.tensors):
-        raise ProtocolError(f"an InferHead whose tensors haven't the {sum(head.rows)} rows of its requests")
+    if len(head.rows) > 1:
+        rows = sum(head.rows)
+        if any(tensor.shape[:1] != (rows,) for tensor in head.tensors):
+            raise ProtocolError(f"an InferHead whose tensors haven't the {rows} rows of its requests")
     deadlines = tuple([now + budget * 1e-6 for budget in head.budgets_us])
     return head.id, Work(_read_tensors(head.tensors, frame.payload), head.rows, deadlines)
 
