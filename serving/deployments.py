@@ -38,7 +38,8 @@ from serving.errors import (
     ReplicaUnavailable,
     RequestError,
 )
-from serving.settings import ModelSettings, Settings
+from serving.model_settings import ModelSettings
+from serving.settings import Settings
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle

@@ -102,6 +102,22 @@ class ReplicaUnavailable(AttemptError):
     code = "replica_unavailable"
 
 
+class CircuitOpen(AttemptError):
+    """The version's breaker lets nothing through now; nothing was sent."""
+
+    code = "circuit_open"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class AttemptTimeout(AttemptError):
+    """The attempt took its share of the request's time; there is some left for another one."""
+
+    code = "attempt_timeout"
+
+
 class ReplicaLost(AttemptError):
     """The replica died, or its connection broke, while it had the work."""
 
@@ -118,3 +134,12 @@ class InvalidAnswer(AttemptError):
     """The model answered, but not as its signature says, or with numbers that aren't finite."""
 
     code = "invalid_answer"
+
+
+# What is left when everything was tried.
+
+
+class NoAnswer(RequestError):
+    """The version failed, and so did every fallback of the model. The text says why, one by one."""
+
+    code = "no_answer"

@@ -16,12 +16,13 @@ from serving.channel.handle import HandleClient
 from serving.channel.membership import ChannelLimits, Membership
 from serving.clock import Clock
 from serving.errors import ModelNotFound
+from serving.model_settings import ModelSettings
 from serving.protocol.decode import RequestDecoder
 from serving.request.deadline import Deadlines
 from serving.request.lane import Lane, LaneLimits
 from serving.request.pipeline import ServedVersion
 from serving.routing.table import EMPTY, RoutingTable, loaded
-from serving.settings import ModelSettings, Settings
+from serving.settings import Settings
 
 log = logging.getLogger("holdfast.gateway")
 

@@ -12,13 +12,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from serving.model_settings import AutoscalingSettings, ModelSettings, Positive, Seconds, UseModel
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Name = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=128)]
 
 
 class SettingsError(Exception):
@@ -59,7 +57,14 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The gateway replicas."""
 
-    replicas: Annotated[int, Meta(ge=1, le=64, description="Gateway replicas.")] = 2
+    replicas: Annotated[
+        int, Meta(ge=1, le=64, description="Gateway replicas; with `autoscaling` those at the start.")
+    ] = 2
+    autoscaling: AutoscalingSettings | None = None
+
+    @property
+    def most_replicas(self) -> int:
+        return self.replicas if self.autoscaling is None else self.autoscaling.max_replicas
 
 
 class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,48 +87,21 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ] = 3.0
 
 
-class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One model: its versions and how it is served."""
+class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Cached predictions, for the models whose settings ask for them."""
 
-    name: Annotated[Name, Meta(description="The model's name, as in `/v2/models/{name}`.")]
-    versions: Annotated[
-        tuple[Name, ...],
-        Meta(min_length=1, description="Versions that are deployed at start; the registry must have them."),
-    ]
-    stable: Annotated[
-        Name | None,
-        Meta(description="The version that answers requests which don't name one. Left out: the last of `versions`."),
+    max_bytes: Annotated[
+        Annotated[int, Meta(ge=1 << 20)], Meta(description="Size of the node's store in `state_dir`; the oldest go.")
+    ] = 256 << 20
+    redis_url: Annotated[
+        Annotated[str, Meta(pattern="^[a-z]+://")] | None,
+        Meta(
+            description="A Redis that all nodes share, behind the node's own store. Left out: none.",
+        ),
     ] = None
-    replicas: Annotated[int, Meta(ge=1, le=64, description="Replicas of each version.")] = 1
-    threads: Annotated[int, Meta(ge=1, le=256, description="Threads that one run of the model may use.")] = 1
-    num_cpus: Annotated[float, Meta(ge=0, le=256, description="CPUs that Ray reserves for each replica (0: none).")] = (
-        0.0
-    )
-    timeout_ms: Annotated[
-        int, Meta(ge=1, le=86_400_000, description="Deadline of a request that doesn't bring its own.")
-    ] = 10_000
-    max_batch_rows: Annotated[
-        int, Meta(ge=1, le=65_536, description="Rows that requests may fill together in one batch.")
-    ] = 64
-    max_batch_bytes: Annotated[
-        Positive, Meta(description="Input bytes that requests may fill together in one batch.")
-    ] = 8 << 20
-    inflight_batches: Annotated[
-        int, Meta(ge=1, le=64, description="Batches that each gateway has in flight to each replica.")
-    ] = 1
-    max_waiting: Annotated[
-        Positive, Meta(description="Requests that wait in each gateway for a version; more are refused.")
-    ] = 4096
-
-    def __post_init__(self) -> None:
-        if self.stable is not None and self.stable not in self.versions:
-            raise ValueError(f"stable: '{self.stable}' isn't one of versions {list(self.versions)}")
-        if len(set(self.versions)) != len(self.versions):
-            raise ValueError(f"versions: {list(self.versions)} names a version twice")
-
-    @property
-    def stable_version(self) -> str:
-        return self.stable or self.versions[-1]
+    redis_timeout_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)], Meta(description="How long a question to Redis may take.")
+    ] = 50
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -136,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     http: HttpSettings = HttpSettings()
     gateway: GatewaySettings = GatewaySettings()
     channel: ChannelSettings = ChannelSettings()
+    cache: CacheSettings = CacheSettings()
     models: Annotated[
         tuple[ModelSettings, ...],
         Meta(description="The models that are served. Left out: every model of the registry, in its highest version."),
@@ -147,6 +126,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             "out: only if `http.host` is a loopback address, because they ask nobody who they are."
         ),
     ] = None
+    faults: Annotated[
+        bool,
+        Meta(
+            description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; it asks nobody "
+            "who they are."
+        ),
+    ] = False
     busy_poll_us: Annotated[
         int,
         Meta(
@@ -169,9 +155,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         first, last = self.http.gateway_ports
         if first > last:
             raise ValueError(f"http.gateway_ports: {first} is above {last}")
-        if last - first + 1 < self.gateway.replicas:
+        if last - first + 1 < self.gateway.most_replicas:
             raise ValueError(
-                f"gateway.replicas: {self.gateway.replicas} replicas need as many ports; "
+                f"gateway.replicas: {self.gateway.most_replicas} replicas need as many ports; "
                 f"http.gateway_ports {first}-{last} has {last - first + 1}"
             )
         if first <= self.http.port <= last:
@@ -182,6 +168,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                     f"models[{index}].max_batch_bytes: {model.max_batch_bytes} is more than half of "
                     f"channel.max_frame_bytes {self.channel.max_frame_bytes}"
                 )
+            for place, fallback in enumerate(model.fallback):
+                if isinstance(fallback, UseModel):
+                    self._check_chain(model, fallback.model, f"models[{index}].fallback[{place}].model")
+
+    def _check_chain(self, model: ModelSettings, target: str, key: str) -> None:
+        """Refuse a fallback to a model that isn't there, or from which chains lead back to where they began."""
+        if self.model(target) is None:
+            raise ValueError(f"{key}: '{target}' isn't one of models {[known.name for known in self.models]}")
+        ahead, seen = [target], set[str]()
+        while ahead:
+            name = ahead.pop()
+            if name == model.name:
+                way = "itself" if target == model.name else f"'{target}', whose chain leads back to '{model.name}'"
+                raise ValueError(f"{key}: '{model.name}' falls back to {way}")
+            if name not in seen and (found := self.model(name)) is not None:
+                seen.add(name)
+                ahead += [entry.model for entry in found.fallback if isinstance(entry, UseModel)]
 
     @property
     def store_dir(self) -> Path:

@@ -45,6 +45,8 @@ _UNITS: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "by
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _CHOICE: Final = re.compile(r"\^\((\w+(?:\|\w+)+)\)\$")
 
+_TAG_MEANING: Final = "Says which kind of entry this is."
+
 Schema = dict[str, Any]
 
 
@@ -59,9 +61,13 @@ class Setting(NamedTuple):
 
 
 class Section(NamedTuple):
-    """The settings of one struct; ``path`` is empty for the outermost."""
+    """The settings of one struct; ``path`` is empty for the outermost.
+
+    ``kind`` is the ``type`` that makes an entry this struct, where entries of one list are of several.
+    """
 
     path: str
+    kind: str
     meaning: str
     settings: tuple[Setting, ...]
 
@@ -88,32 +94,46 @@ def schema_text() -> str:
 
 
 def _sections(structs: dict[str, Schema], reference: str, *, path: str, meaning: str) -> Iterator[Section]:
-    struct = structs[reference.rpartition("/")[2]]
+    struct = structs[_name(reference)]
     settings: list[Setting] = []
-    inner: dict[str, str] = {}
+    inner: list[tuple[str, str]] = []
     for name, schema in struct["properties"].items():
         place = f"{path}.{name}" if path else name
-        if "$ref" in schema:
-            inner[place] = schema["$ref"]
+        if (own := _struct_reference(schema)) is not None:
+            inner.append((place, own))
             continue
-        if (entries := _entries_reference(schema)) is not None:
-            inner[f"{place}[]"] = entries
+        inner += [(f"{place}[]", entries) for entries in _entries_references(schema)]
         default = "*required*" if name in struct["required"] else _default(schema["default"], _unit(name))
-        settings.append(Setting(place, _type(schema), default, _unit(name), schema.get("description", "")))
-    yield Section(path, meaning, tuple(settings))
-    for place, target in inner.items():
-        description = structs[target.rpartition("/")[2]].get("description", "")
+        settings.append(Setting(place, _type(schema), default, _unit(name), schema.get("description", _TAG_MEANING)))
+    kind = ", ".join(struct["properties"].get("type", {}).get("enum", ()))
+    yield Section(path, kind, meaning, tuple(settings))
+    for place, target in inner:
+        description = structs[_name(target)].get("description", "")
         yield from _sections(structs, target, path=place, meaning=description)
 
 
-def _entries_reference(schema: Schema) -> str | None:
-    """The struct that the entries of a list are, if they are one."""
+def _name(reference: str) -> str:
+    return reference.rpartition("/")[2]
+
+
+def _struct_reference(schema: Schema) -> str | None:
+    """The struct that a setting is, if it is one, also if it may be left out."""
+    options: list[Schema] = schema.get("anyOf", [schema])
+    return next((option["$ref"] for option in options if "$ref" in option), None)
+
+
+def _entries_references(schema: Schema) -> list[str]:
+    """The structs that the entries of a list are, if they are such."""
     items = schema.get("items")
-    return items.get("$ref") if isinstance(items, dict) else None
+    if not isinstance(items, dict):
+        return []
+    return [option["$ref"] for option in items.get("anyOf", [items]) if "$ref" in option]
 
 
 def _section_text(section: Section) -> str:
     title = f"`{section.path}`" if section.path else "At the top level"
+    if section.kind:
+        title += f" of type `{section.kind}`"
     meaning = f"{section.meaning}\n\n" if section.meaning else ""
     rows = [
         f"| `{setting.path}` | {setting.type} | {setting.default} | {setting.unit} | {setting.meaning} |\n"
@@ -140,10 +160,14 @@ def _default(value: Any, unit: str) -> str:
 def _type(schema: Schema) -> str:
     """A schema in words. Text that has to match a pattern shows it, unless the pattern is a plain choice."""
     if "anyOf" in schema:
-        return _type(next(option for option in schema["anyOf"] if option["type"] != "null"))
+        return " or ".join(_type(option) for option in schema["anyOf"] if option["type"] != "null")
+    if schema.get("type") == "object":
+        return f"names, each with: {_type(schema['additionalProperties'])}"
     if "prefixItems" in schema:
         return f"[{', '.join(map(_type, schema['prefixItems']))}]"
-    if _entries_reference(schema) is not None:
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
+    if _entries_references(schema):
         return "list, see below"
     if schema["type"] == "array":
         return f"list, each: {_type(schema['items'])}"

@@ -111,10 +111,10 @@ def _setup(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     """Checks all that can be checked before the first system starts: a run takes minutes."""
     place = Place(arguments.work, arguments.port_base, arguments.holdfast_cmd)
-    wrk.require_wrk()
     missing = install.missing(place.work)
     if missing:
         raise BenchError(f"not set up: {', '.join(missing)}; run `setup --work {place.work}` first")
+    wrk.require_wrk()
     busy = busy_ports(sorted({port for system in arguments.only for port in system.ports(place)}))
     if busy:
         raise BenchError(f"port {', '.join(map(str, busy))} of 127.0.0.1 is in use; choose others with --port-base")

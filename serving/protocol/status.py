@@ -27,7 +27,10 @@ STATUS: Final[Mapping[type[errors.RequestError], int]] = MappingProxyType(
         errors.InvalidAnswer: 500,
         errors.ReplicaUnavailable: 503,
         errors.ReplicaLost: 503,
+        errors.CircuitOpen: 503,
+        errors.NoAnswer: 503,
         errors.DeadlineExceeded: 504,
+        errors.AttemptTimeout: 504,
     }
 )
 """One row for each concrete class of ``serving.errors``."""

@@ -18,9 +18,10 @@ from models.errors import InvalidName, ModelError, VersionNotFound
 from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError
+from serving.model_settings import ModelSettings
 from serving.routing.table import RoutingTable, loaded
 from serving.routing.table_file import TableFile
-from serving.settings import ModelSettings, Settings
+from serving.settings import Settings
 
 log = logging.getLogger("holdfast.control")
 

@@ -18,8 +18,9 @@ from serving.channel.server import TensorServer
 from serving.clock import SystemClock
 from serving.errors import ModelNotFound, ReplicaLost, ReplicaUnavailable
 from serving.gateway import READY_WAIT_S, Gateway
+from serving.model_settings import ModelSettings
 from serving.routing.table import EMPTY, RoutingTable
-from serving.settings import ModelSettings, Settings
+from serving.settings import Settings
 from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, request_of, settled, values_of
 
 LIMIT = 1 << 20

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from serving.settings import ModelSettings, Settings, SettingsError, absolute, parse_settings
+from serving.model_settings import ModelSettings, UseModel
+from serving.settings import Settings, SettingsError, absolute, parse_settings
 
 ONE_MODEL = {"name": "m", "versions": ["v1", "v2"]}
 
@@ -105,3 +106,56 @@ def test_strangers_may_change_what_is_served_only_if_the_settings_say_so(
     host: str, admin: bool | None, allowed: bool
 ) -> None:
     assert parse_settings({"http": {"host": host}, "admin": admin}).admin_allowed == allowed
+
+
+def two_models(first: dict[str, object], second: dict[str, object]) -> dict[str, object]:
+    return {"models": [{"name": "a", "versions": ["v1", "v2"], **first}, {"name": "b", "versions": ["v1"], **second}]}
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (
+            two_models({"fallback": [{"type": "model", "model": "c"}]}, {}),
+            "models[0].fallback[0].model: 'c' isn't one of models",
+        ),
+        (
+            two_models({"fallback": [{"type": "cache"}, {"type": "model", "model": "a"}]}, {}),
+            "models[0].fallback[1].model: 'a' falls back to itself",
+        ),
+        (
+            two_models(
+                {"fallback": [{"type": "model", "model": "b"}]}, {"fallback": [{"type": "model", "model": "a"}]}
+            ),
+            "models[0].fallback[0].model: 'a' falls back to 'b', whose chain leads back to 'a'",
+        ),
+        (
+            two_models({"fallback": [{"type": "version", "version": "v3"}]}, {}),
+            "models[0]: fallback[0].version: 'v3' isn't one of versions",
+        ),
+        (
+            two_models({"fallback": [{"type": "version", "version": "v2"}]}, {}),
+            "models[0]: fallback[0].version: 'v2' is the stable version itself",
+        ),
+        (
+            two_models({"fallback": [{"type": "cache"}, {"type": "cache"}]}, {}),
+            "models[0]: fallback[1]: stands there twice",
+        ),
+        (two_models({"fallback": [{"type": "prayer"}]}, {}), "models[0].fallback[0].type: "),
+        (two_models({"fallback": [{"type": "cache", "max_stale": 3}]}, {}), "unknown setting `max_stale`"),
+        (two_models({"admission": {"limit_min": 9, "limit_max": 8}}, {}), "limit_min: 9 is above limit_max 8"),
+        (two_models({"autoscaling": {"min_replicas": 3, "max_replicas": 2}}, {}), "min_replicas: 3 is above"),
+        (two_models({"breaker": {"failure_rate": 1.5}}, {}), "models[0].breaker.failure_rate: "),
+        ({"gateway": {"autoscaling": {"max_replicas": 9}}}, "gateway.replicas: 9 replicas need as many ports"),
+        ({"cache": {"redis_url": "localhost"}}, "cache.redis_url: "),
+    ],
+)
+def test_a_protection_that_can_not_be_is_refused_with_its_key(raw: object, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(raw)
+    assert said in str(caught.value)
+
+
+def test_a_chain_may_end_where_another_one_ends() -> None:
+    raw = two_models({"fallback": [{"type": "version", "version": "v1"}, {"type": "model", "model": "b"}]}, {})
+    assert parse_settings(raw).models[0].fallback[1:] == (UseModel(model="b"),)

@@ -12,11 +12,20 @@ import pytest
 import yaml
 
 from serving import settings_doc
+from serving.model_settings import (
+    AdmissionSettings,
+    AutoscalingSettings,
+    BreakerSettings,
+    EjectionSettings,
+    ModelSettings,
+    RetrySettings,
+    UseStatic,
+)
 from serving.settings import (
+    CacheSettings,
     ChannelSettings,
     GatewaySettings,
     HttpSettings,
-    ModelSettings,
     Settings,
     SettingsError,
     parse_settings,
@@ -28,7 +37,15 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "http": HttpSettings,
     "gateway": GatewaySettings,
     "channel": ChannelSettings,
+    "gateway.autoscaling": AutoscalingSettings,
+    "cache": CacheSettings,
     "models[]": ModelSettings,
+    "models[].autoscaling": AutoscalingSettings,
+    "models[].admission": AdmissionSettings,
+    "models[].breaker": BreakerSettings,
+    "models[].ejection": EjectionSettings,
+    "models[].retry": RetrySettings,
+    "models[].fallback[]": UseStatic,
 }
 
 

@@ -15,10 +15,11 @@ from serving.gateway import Gateway
 from serving.ingress.asgi import AsgiApp, Message
 from serving.ingress.information import Information
 from serving.ingress.routes import Routes
+from serving.model_settings import ModelSettings
 from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder
 from serving.routing.table import EMPTY
-from serving.settings import ModelSettings, Settings
+from serving.settings import Settings
 from tests.fakes import FakeClock, FakeLink, publish_version
 
 BODY_MAX = 4096

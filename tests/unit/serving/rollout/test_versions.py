@@ -11,10 +11,11 @@ import pytest
 from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound
+from serving.model_settings import ModelSettings
 from serving.rollout.versions import VersionControl, natural_key, wished_version
 from serving.routing.table import RoutingTable
 from serving.routing.table_file import TableFile
-from serving.settings import ModelSettings, Settings
+from serving.settings import Settings
 from tests.fakes import FakeClock, publish_version, settled
 
 Event = tuple[str, str]
