@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("serving", "models", "fallbacks", "loadtests")
 
 PURE = (
+    "loadtests/resilience/figures.py",
+    "loadtests/resilience/schedule.py",
+    "loadtests/resilience/setups.py",
+    "loadtests/resilience/table.py",
+    "loadtests/resilience/verdict.py",
     "models/errors.py",
     "models/inference.py",
     "models/manifest.py",
