@@ -36,6 +36,11 @@ class Sample(NamedTuple):
     priority: int = 0
     late_s: float = 0.0
 
+    @property
+    def end_s(self) -> float:
+        """When it was answered."""
+        return self.due_s + self.took_s
+
 
 class Check(NamedTuple):
     """Something that must hold beside the counts, and what was seen."""
@@ -82,20 +87,18 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def recovery(samples: Sequence[Sample], fault_s: float, *, fast_s: float, quiet_s: float = QUIET_S) -> float | None:
-    """Seconds from the fault to the first moment from which all is good, fresh and fast for `quiet_s`.
+    """Seconds from the fault to the first moment from which all answers are good, fresh and fast for `quiet_s`.
 
-    0.0 if that is the fault itself: nobody felt it. None if there is no such moment.
+    Answers count when they come, so that those to requests under way are felt. 0.0: nobody felt it. None: there is no
+    such moment.
     """
     begin = fault_s
-    after_bad = False
-    for sample in sorted(samples):
-        if sample.due_s < fault_s:
+    for sample in sorted(samples, key=lambda sample: sample.end_s):
+        if sample.end_s < fault_s:
             continue
-        if after_bad:
-            begin, after_bad = sample.due_s, False
         if sample.kind is not Kind.OK or sample.took_s > fast_s:
-            after_bad = True
-        elif sample.due_s - begin >= quiet_s:
+            begin = sample.end_s
+        elif sample.end_s - begin >= quiet_s:
             return begin - fault_s
     return None
 

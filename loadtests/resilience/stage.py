@@ -155,7 +155,7 @@ class Stage:
         while self.now_s < until_s:
             load = self._load
             assert load is not None
-            recent = [sample for sample in load.samples if sample.due_s >= self.faults_s[-1]]
+            recent = [sample for sample in load.samples if sample.end_s >= self.faults_s[-1]]
             if recovery(recent, self.faults_s[-1], fast_s=self.fast_s(load.samples)) is not None:
                 return
             await asyncio.sleep(_LOOK_S)

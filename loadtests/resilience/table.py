@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from loadtests.resilience.figures import Figures, Kind
 from loadtests.resilience.verdict import Result
 
-_HEAD = ("scenario", "requests", "failed", "wrong", "degraded", "p99 calm -> fault", "recovery", "")
+_HEAD = ("scenario", "requests", "failed", "wrong", "degraded", "p99 calm -> fault", "recovery", "verdict")
 _LEFT = (0, 7)  # text; numbers end at the right
 
 
@@ -14,6 +14,7 @@ def render(results: Sequence[Result], *, should_fail: bool = False) -> str:
     """A line for each scenario; below the table what else was seen. `should_fail`: a protection is switched off."""
     rows = [_row(result, should_fail) for result in results]
     widths = [max(len(row[column]) for row in (_HEAD, *rows)) for column in range(len(_HEAD))]
+    widths[-1] = len(_HEAD[-1])  # the last one may be as long as it likes
     lines = [_line(_HEAD, widths), "  ".join("─" * width for width in widths)]
     lines += [_line(row, widths) for row in rows]
     noted = [result for result in results if result.notes]

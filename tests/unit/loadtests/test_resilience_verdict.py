@@ -102,6 +102,7 @@ def test_the_table_has_a_line_for_each_scenario_that_lines_up() -> None:
         "->",
         "fault",
         "recovery",
+        "verdict",
     ]
     assert set(rule) == {"─", " "}
     short, longer, broken, _, note, _, summary = lines
