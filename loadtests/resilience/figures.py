@@ -87,20 +87,20 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def recovery(samples: Sequence[Sample], fault_s: float, *, fast_s: float, quiet_s: float = QUIET_S) -> float | None:
-    """Seconds from the fault to the first moment from which all answers are good, fresh and fast for `quiet_s`.
+    """Seconds from the fault to the first moment from which all is good, fresh and fast for `quiet_s`.
 
-    Answers count when they come, so that those to requests under way are felt. 0.0: nobody felt it. None: there is no
-    such moment.
+    A request that gets no good answer spoils all of its way, from when it was due: as long as somebody waits in vain,
+    nothing is well. 0.0: nobody felt the fault. None: there is no such moment.
     """
-    begin = fault_s
-    for sample in sorted(samples, key=lambda sample: sample.end_s):
-        if sample.end_s < fault_s:
+    begin_s = fault_s
+    for sample in sorted(samples):
+        if sample.end_s < fault_s or (sample.kind is Kind.OK and sample.took_s <= fast_s):
             continue
-        if sample.kind is not Kind.OK or sample.took_s > fast_s:
-            begin = sample.end_s
-        elif sample.end_s - begin >= quiet_s:
-            return begin - fault_s
-    return None
+        if sample.due_s - begin_s >= quiet_s:
+            break
+        begin_s = max(begin_s, sample.end_s)
+    seen_s = max((sample.due_s for sample in samples), default=fault_s)
+    return begin_s - fault_s if seen_s - begin_s >= quiet_s else None
 
 
 def figures(

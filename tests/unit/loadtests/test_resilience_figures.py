@@ -61,6 +61,12 @@ def test_a_request_under_way_feels_the_fault_though_it_was_due_before_it() -> No
     assert recovery(under_way, 3.0, fast_s=0.1) == pytest.approx(0.2)
 
 
+def test_nothing_is_well_while_somebody_waits_in_vain() -> None:
+    """The others were answered all the time; this one was told after three seconds that nothing comes."""
+    stuck = [*samples(), Sample(3.1, 3.0, Kind.FAILED)]
+    assert recovery(stuck, 3.0, fast_s=0.1) == pytest.approx(3.1)
+
+
 def test_slow_answers_are_no_recovery() -> None:
     assert recovery(samples(slow=(3.0, 6.0)), 3.0, fast_s=0.1) == pytest.approx(3.9)
     assert recovery(samples(slow=(3.0, 6.0)), 3.0, fast_s=2.0) == 0.0
