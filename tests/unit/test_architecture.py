@@ -22,6 +22,7 @@ PURE = (
     "models/inference.py",
     "models/manifest.py",
     "models/signature.py",
+    "serving/channel/faults.py",
     "serving/channel/frames.py",
     "serving/channel/pace.py",
     "serving/errors.py",
