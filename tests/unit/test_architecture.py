@@ -22,6 +22,8 @@ PURE = (
     "models/inference.py",
     "models/manifest.py",
     "models/signature.py",
+    "serving/cache/entry.py",
+    "serving/cache/key.py",
     "serving/channel/faults.py",
     "serving/channel/frames.py",
     "serving/channel/pace.py",
@@ -48,7 +50,7 @@ IMPURE_MODULES = (
     "uvloop",
 )
 
-DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing")
+DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache")
 CONTROL_PLANE = ("serving.rollout", "serving.admin")
 HEAVY = ("torch", "onnxruntime")
 
