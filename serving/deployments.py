@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +28,7 @@ from models.errors import ModelError
 from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.channel.address import Address, UnixAddress, parse_address
-from serving.channel.watchers import WATCHERS, OnReplicas
+from serving.channel.watchers import WATCHERS, OnReplicas, ReplicaProcess
 from serving.clock import SystemClock
 from serving.errors import (
     Internal,
@@ -44,6 +45,7 @@ from serving.settings import Settings
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
+    from serving.channel.injector import Injector
     from serving.gateway import VersionLink
 
 log = logging.getLogger("holdfast")
@@ -55,6 +57,7 @@ MODEL_DEPLOYMENT = "Model"
 GATEWAY_DEPLOYMENT = "Gateway"
 METADATA_ADDRESS = "holdfast_channel"
 METADATA_NODE = "holdfast_node"
+METADATA_PID = "holdfast_pid"
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -64,15 +67,18 @@ class MembershipRouter(PowerOfTwoChoicesRequestRouter):
 
     def update_replicas(self, replicas: list[Any]) -> None:
         # Serve pickles this class with its module by value, so only an import here finds this process's own object.
-        from serving.channel.watchers import WATCHERS
+        from serving.channel.watchers import WATCHERS, ReplicaProcess
 
         super().update_replicas(replicas)
         addresses: dict[str, Address] = {}
+        processes: dict[str, ReplicaProcess] = {}
         for replica in replicas:
             metadata = replica.replica_metadata
+            name = replica.replica_id.unique_id
+            processes[name] = ReplicaProcess(int(metadata.get(METADATA_PID, 0)), metadata.get(METADATA_NODE, ""))
             with contextlib.suppress(KeyError, ValueError):
-                addresses[replica.replica_id.unique_id] = parse_address(metadata[METADATA_ADDRESS])
-        WATCHERS.changed(self._deployment_id.app_name, addresses)
+                addresses[name] = parse_address(metadata[METADATA_ADDRESS])
+        WATCHERS.changed(self._deployment_id.app_name, addresses, processes)
 
 
 class ServeLink:
@@ -91,6 +97,13 @@ class ServeLink:
     def available(self) -> bool:
         return WATCHERS.live(self._application) > 0
 
+    def processes(self) -> Mapping[str, ReplicaProcess]:
+        return WATCHERS.processes(self._application)
+
+    async def tell_all(self, method: str, raw: bytes, *, within_s: float) -> list[bytes]:
+        """Call a method of every replica; the answers of those that gave one in time."""
+        return await answers_in_time(self._infer.broadcast(method, raw), within_s=within_s)
+
     def close(self) -> None:
         WATCHERS.forget(self._application)
 
@@ -107,6 +120,22 @@ class ServeLink:
             return answer
         finally:
             response.cancel()  # type: ignore[no-untyped-call]
+
+
+async def answers_in_time(broadcast: Any, *, within_s: float) -> list[bytes]:
+    """What the replicas answered that did so in time; Serve's own way to them gives all or nothing."""
+    tasks: list[asyncio.Task[bytes]] = []
+    try:
+        async with asyncio.timeout(within_s):
+            results = await broadcast._fetch_replica_results_async()  # noqa: SLF001  # as said
+            tasks += [asyncio.ensure_future(result.get_async()) for result in results]
+            await asyncio.wait(tasks)
+    except (TimeoutError, RayError, RayServeException):
+        pass  # nobody is there, or not all answered: what there is counts
+    for task in tasks:
+        task.cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    return [answer for answer in answers if isinstance(answer, bytes)]
 
 
 def application_of(name: ModelVersion) -> str:
@@ -148,18 +177,38 @@ class ModelReplica:
             busy_poll_s=settings.busy_poll_us * 1e-6,
         )
         replica = serve.get_replica_context().replica_id.unique_id
+        self._injector = self._faults(replica) if settings.faults else None
         self._flusher = asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, self._flush_metrics))
         self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
 
     def record_replica_metadata(self) -> dict[str, str]:
         """What Serve tells every router of this replica: where its tensor channel listens, and on which node."""
-        return {METADATA_ADDRESS: str(self._address), METADATA_NODE: ray.get_runtime_context().get_node_id()}
+        return {
+            METADATA_ADDRESS: str(self._address),
+            METADATA_NODE: ray.get_runtime_context().get_node_id(),
+            METADATA_PID: str(os.getpid()),
+        }
 
     async def infer_frame(self, frame: bytes) -> bytes:
         """The safety net: work that comes through the Serve handle."""
         from serving.channel.handle import answer_call
 
         return await answer_call(frame, self._runner, clock=self._clock, max_frame_bytes=self._max_frame_bytes)
+
+    def _faults(self, replica: str) -> Injector:
+        """Faults on demand, ready to be told. Serve's rank is the replica's number: a successor has it too."""
+        from serving.channel.injector import Injector
+
+        signature = self._loaded.manifest.signature
+        injector = Injector(replica, signature, clock=self._clock, number=lambda: serve.get_replica_context().rank.rank)
+        injector.install(self._runner, self._server)
+        return injector
+
+    async def set_faults(self, raw: bytes) -> bytes:
+        """Obey a ``Command`` of ``serving.channel.faults``; a ``Report`` of what is in force."""
+        if self._injector is None:
+            raise RuntimeError("faults on demand are switched off here (setting `faults`)")
+        return self._injector.obey(raw)
 
     async def check_health(self) -> None:
         """A golden prediction, through the same thread as all work."""

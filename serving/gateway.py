@@ -14,6 +14,7 @@ from models.manifest import Manifest
 from serving.channel.address import Address
 from serving.channel.handle import HandleClient
 from serving.channel.membership import ChannelLimits, Membership
+from serving.channel.watchers import ReplicaProcess
 from serving.clock import Clock
 from serving.errors import ModelNotFound
 from serving.model_settings import ModelSettings
@@ -43,6 +44,14 @@ class VersionLink(Protocol):
 
     def available(self) -> bool:
         """Whether Serve lists any live replica."""
+        ...
+
+    def processes(self) -> Mapping[str, ReplicaProcess]:
+        """By id, where every replica runs that Serve lists; nobody is asked."""
+        ...
+
+    async def tell_all(self, method: str, raw: bytes, *, within_s: float) -> list[bytes]:
+        """Call a method of every replica; the answers of those that gave one in time."""
         ...
 
     def close(self) -> None: ...
@@ -96,6 +105,11 @@ class Gateway:
     def settings_of(self, model: str) -> ModelSettings:
         """How a model is served; one that the settings don't name, with the defaults."""
         return self._settings.model(model) or ModelSettings(name=model, versions=("any",))
+
+    @property
+    def faults_allowed(self) -> bool:
+        """Whether replicas may be told to fail on purpose."""
+        return self._settings.faults
 
     @property
     def table(self) -> RoutingTable:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from models.errors import InferenceFailed
@@ -25,8 +26,10 @@ from models.manifest import FileDigest, Golden, Manifest
 from models.registry import Registry
 from models.signature import Signature, TensorSpec
 from serving.channel.address import Address, UnixAddress
+from serving.channel.faults import Command, Fault, Report
 from serving.channel.frames import FrameReader, Kind, read_frame
 from serving.channel.messages import PROTOCOL_VERSION, Hello, answer_frame, read_work, small_frame
+from serving.channel.watchers import ReplicaProcess
 from serving.channel.work import Answer, Work
 from serving.errors import ReplicaLost, RequestError
 
@@ -299,6 +302,8 @@ class FakeLink:
         self.gate = asyncio.Event()
         self.gate.set()
         self.on_replicas: Callable[[Mapping[str, Address]], None] | None = None
+        self.faults: dict[str, Fault | None] = {}
+        self.mute: set[str] = set()
         self._clock = clock
 
     async def call(self, frame: bytes) -> bytes:
@@ -312,6 +317,23 @@ class FakeLink:
 
     def available(self) -> bool:
         return self.replicas > 0
+
+    def processes(self) -> Mapping[str, ReplicaProcess]:
+        return {f"r{number}": ReplicaProcess(4000 + number, "a-node") for number in range(1, self.replicas + 1)}
+
+    async def tell_all(self, method: str, raw: bytes, *, within_s: float) -> list[bytes]:
+        """Every replica but the ``mute`` ones obeys; ``faults`` is what is in force."""
+        assert method == "set_faults"
+        command = msgspec.json.decode(raw, type=Command)
+        answers = []
+        for name in self.processes():
+            if name in self.mute:
+                continue
+            if command.means(name):
+                self.faults[name] = command.fault
+            report = Report(replica=name, meant=command.means(name), fault=self.faults.get(name))
+            answers.append(msgspec.json.encode(report))
+        return answers
 
     def close(self) -> None:
         self.closed = True

@@ -7,7 +7,7 @@ and the work itself (``serving.channel.work``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -166,17 +166,31 @@ def read_work(frame: Frame, *, now: float) -> tuple[int, Work]:
         if any(tensor.shape[:1] != (rows,) for tensor in head.tensors):
             raise ProtocolError(f"an InferHead whose tensors haven't the {rows} rows of its requests")
     deadlines = tuple([now + budget * 1e-6 for budget in head.budgets_us])
-    return head.id, Work(_read_tensors(head.tensors, frame.payload), head.rows, deadlines)
+    return head.id, Work(read_tensors(head.tensors, frame.payload), head.rows, deadlines)
 
 
 def read_answer(head: ResultHead, frame: Frame) -> Answer:
     """The answer of a RESULT frame whose header is ``head``."""
-    return Answer(_read_tensors(head.tensors, frame.payload), head.dropped, head.compute_us * 1e-6)
+    return Answer(read_tensors(head.tensors, frame.payload), head.dropped, head.compute_us * 1e-6)
 
 
 def _tensor_frame(
     kind: Kind, tensors: Tensors, head: Callable[[tuple[TensorHead, ...]], msgspec.Struct]
 ) -> list[Buffer]:
+    raw = raw_tensors(tensors)
+    return [frame_head(kind, _encode(head(raw.heads)), raw.size_bytes), *raw.body]
+
+
+class RawTensors(NamedTuple):
+    """Tensors as bytes. ``body`` is the payload, to be written one after the other, with padding between tensors."""
+
+    heads: tuple[TensorHead, ...]
+    body: list[Buffer]
+    size_bytes: int
+
+
+def raw_tensors(tensors: Tensors) -> RawTensors:
+    """The one form of these tensors as bytes; it doesn't depend on how the arrays lie in memory."""
     heads: list[TensorHead] = []
     body: list[Buffer] = []
     total = 0
@@ -188,7 +202,7 @@ def _tensor_frame(
         total += pad + len(raw)
         heads.append(TensorHead(tensor.name, tensor.datatype, tensor.shape, len(raw)))
         body.append(raw)
-    return [frame_head(kind, _encode(head(tuple(heads))), total), *body]
+    return RawTensors(tuple(heads), body, total)
 
 
 def _raw(tensor: Tensor) -> Buffer:
@@ -198,7 +212,8 @@ def _raw(tensor: Tensor) -> Buffer:
     return array.data.cast("B") if array.nbytes > COPY_BELOW_BYTES else array.tobytes()
 
 
-def _read_tensors(heads: Sequence[TensorHead], payload: memoryview) -> Tensors:
+def read_tensors(heads: Sequence[TensorHead], payload: memoryview) -> Tensors:
+    """The tensors whose ``raw_tensors`` these are, in the payload's memory; raises ``ProtocolError``."""
     tensors: list[Tensor] = []
     offset = 0
     for head in heads:

@@ -75,6 +75,10 @@ class ModelRunner:
         self._thread = threading.Thread(target=self._work_off, name="model", daemon=True)
         self._thread.start()
 
+    def wrap(self, around: Callable[[Run], Run], pace: Pace) -> None:
+        """Run the model inside ``around``, and let ``pace`` say what is quick; before there is work."""
+        self._run, self._pace = around(self._run), pace
+
     @property
     def unfinished(self) -> int:
         """Jobs that wait or run."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
@@ -55,8 +56,9 @@ class TensorServer:
         self.clock = clock
         self.max_frame_bytes = max_frame_bytes
         self.busy_poll = BusyPoll(clock, limit_s=busy_poll_s)
+        self.connection: Callable[[TensorServer], Connection] = Connection
         self._secret = secret
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._alone = asyncio.Event()
         self._alone.set()
         self._leaving: str | None = None
@@ -70,22 +72,22 @@ class TensorServer:
             path = Path(address.path)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-            self._server = await loop.create_unix_server(lambda: _Connection(self), str(path))
+            self._server = await loop.create_unix_server(lambda: self.connection(self), str(path))
             path.chmod(0o600)
             self._socket_path = path
             return address
-        self._server = await loop.create_server(lambda: _Connection(self), address.host, address.port)
+        self._server = await loop.create_server(lambda: self.connection(self), address.host, address.port)
         return TcpAddress(address.host, self._server.sockets[0].getsockname()[1])
 
     def accepts(self, secret: str) -> bool:
         """Whether a gateway that shows this secret may send work."""
         return hmac.compare_digest(secret.encode(), self._secret.encode())
 
-    def joined(self, connection: _Connection) -> None:
+    def joined(self, connection: Connection) -> None:
         self._connections.add(connection)
         self._alone.clear()
 
-    def left(self, connection: _Connection) -> None:
+    def left(self, connection: Connection) -> None:
         self._connections.discard(connection)
         if not self._connections:
             self._alone.set()
@@ -119,7 +121,7 @@ class TensorServer:
             await self._alone.wait()
 
 
-class _Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.BufferedProtocol):
     """One gateway."""
 
     def __init__(self, server: TensorServer) -> None:

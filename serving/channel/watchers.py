@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from serving.channel.address import Address
 
 OnReplicas = Callable[[Mapping[str, Address]], None]
+
+
+class ReplicaProcess(NamedTuple):
+    """Where a replica runs: its process, and the node as Ray names it. 0 and "" if it didn't say."""
+
+    pid: int = 0
+    node: str = ""
 
 
 class Watchers:
@@ -21,10 +30,17 @@ class Watchers:
 
     def __init__(self) -> None:
         self._replicas: dict[str, dict[str, Address]] = {}
+        self._processes: dict[str, Mapping[str, ReplicaProcess]] = {}
         self._watching: dict[str, list[Callable[[], None]]] = {}
 
-    def changed(self, application: str, replicas: dict[str, Address]) -> None:
+    def changed(
+        self,
+        application: str,
+        replicas: dict[str, Address],
+        processes: Mapping[str, ReplicaProcess] = MappingProxyType({}),
+    ) -> None:
         self._replicas[application] = replicas
+        self._processes[application] = processes
         for tell in self._watching.get(application, ()):
             tell()
 
@@ -42,6 +58,10 @@ class Watchers:
     def live(self, application: str) -> int:
         return len(self._replicas.get(application, {}))
 
+    def processes(self, application: str) -> Mapping[str, ReplicaProcess]:
+        """By id, every replica that Serve lists, whether it answers or not."""
+        return self._processes.get(application, {})
+
     def forget(self, application: str) -> None:
         """One watcher less: the oldest. A version that is unloaded and loaded again has two for a while."""
         watching = self._watching.get(application, [])
@@ -49,6 +69,7 @@ class Watchers:
         if not watching:
             self._watching.pop(application, None)
             self._replicas.pop(application, None)
+            self._processes.pop(application, None)
 
 
 WATCHERS = Watchers()

@@ -13,9 +13,10 @@ import msgspec
 from models.manifest import ModelVersion
 from serving.errors import InvalidRequest
 from serving.gateway import Gateway, Version
+from serving.ingress.faults import FaultsOnDemand
 from serving.ingress.http import HttpResponse, json_response
 from serving.protocol import metadata
-from serving.protocol.metadata import IndexEntry, ModelStats, Timing
+from serving.protocol.metadata import IndexEntry, ModelStats, Replica, Timing, VersionReplicas
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -37,6 +38,7 @@ class Information:
         list_versions: ListVersions,
         render_metrics: Callable[[], Awaitable[bytes]],
     ) -> None:
+        self.faults = FaultsOnDemand(gateway)
         self._gateway = gateway
         self._server = json_response(metadata.server_metadata(version))
         self._list_versions = list_versions
@@ -58,6 +60,8 @@ class Information:
                 return json_response(metadata.model_list(sorted(self._gateway.table.models)))
             case "index":
                 return json_response(await self._index(body))
+            case "replicas":
+                return json_response(metadata.replica_list(self._replicas()))
             case "metrics":
                 rendered = await self._render_metrics()
                 return HttpResponse(200, [(b"content-type", METRICS_TYPE)], rendered)
@@ -89,6 +93,17 @@ class Information:
             _model_stats(found)
             for found in self._gateway.versions
             if model in ("", found.served.model) and version in (None, found.served.version)
+        ]
+
+    def _replicas(self) -> list[VersionReplicas]:
+        versions = sorted(self._gateway.versions, key=lambda version: version.served.name)
+        return [
+            VersionReplicas(
+                version.served.model,
+                version.served.version,
+                [Replica(name, *where) for name, where in sorted(version.link.processes().items())],
+            )
+            for version in versions
         ]
 
     async def _index(self, body: bytes) -> bytes:

@@ -55,6 +55,8 @@ _FIXED: Final[dict[str, Target]] = {
     "/v2/models/stats": Target("stats", _GET),
     "/v2/repository/index": Target("index", _POST),
     "/v2/holdfast/accepting": Target("accepting", _GET),
+    "/v2/holdfast/replicas": Target("replicas", _GET),
+    "/v2/holdfast/faults": Target("faults", (*_GET, "POST", "DELETE")),
     "/metrics": Target("metrics", _GET),
 }
 _OF_MODEL: Final[dict[tuple[str, ...], tuple[str, tuple[str, ...]]]] = {
@@ -101,6 +103,7 @@ class Routes:
             "infer": self._infer,
             "load": self._load,
             "unload": self._unload,
+            "faults": self._faults,
         }
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
@@ -175,6 +178,9 @@ class Routes:
     async def _unload(self, request: HttpRequest, target: Target) -> HttpResponse:
         await self._controlled().unload(target.model, self._plain(request))
         return HttpResponse(200, [], b"")
+
+    async def _faults(self, request: HttpRequest, target: Target) -> HttpResponse:
+        return await self._information.faults.answer(request.method, self._plain(request))
 
     def _plain(self, request: HttpRequest) -> bytes:
         encoding = request.headers.get(b"content-encoding")

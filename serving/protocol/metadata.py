@@ -34,6 +34,24 @@ class IndexEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica: its id and process, and the node that it is on, as Ray names it."""
+
+    id: str
+    pid: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionReplicas:
+    """The replicas of one version."""
+
+    model: str
+    version: str
+    replicas: list[Replica]
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """How often something happened, and how long it took in all."""
 
@@ -123,6 +141,11 @@ def model_config(name: str, *, backend: str, signature: Signature, max_batch_siz
 def repository_index(entries: Iterable[IndexEntry], *, ready_only: bool = False) -> bytes:
     """The body of ``/v2/repository/index``."""
     return orjson.dumps([entry for entry in entries if not ready_only or entry.state == "READY"])
+
+
+def replica_list(versions: Iterable[VersionReplicas]) -> bytes:
+    """The body of ``/v2/holdfast/replicas``."""
+    return orjson.dumps(list(versions))
 
 
 def statistics(stats: Iterable[ModelStats]) -> bytes:

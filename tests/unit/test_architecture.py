@@ -27,6 +27,9 @@ PURE = (
     "models/inference.py",
     "models/manifest.py",
     "models/signature.py",
+    "serving/cache/entry.py",
+    "serving/cache/key.py",
+    "serving/channel/faults.py",
     "serving/channel/frames.py",
     "serving/channel/pace.py",
     "serving/errors.py",
@@ -52,7 +55,7 @@ IMPURE_MODULES = (
     "uvloop",
 )
 
-DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing")
+DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache")
 CONTROL_PLANE = ("serving.rollout", "serving.admin")
 HEAVY = ("torch", "onnxruntime")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from serving.channel.address import Address, TcpAddress, UnixAddress, parse_address
-from serving.channel.watchers import Watchers
+from serving.channel.watchers import ReplicaProcess, Watchers
 from tests.fakes import settled
 
 HERE = UnixAddress("/run/r1.sock")
@@ -69,6 +69,18 @@ async def test_the_end_of_a_version_that_was_loaded_again_does_not_make_the_new_
     assert {"r2": THERE} not in old.all
     watchers.forget("m@v1")
     assert watchers.live("m@v1") == 0
+
+
+async def test_replicas_are_known_by_their_process_as_long_as_serve_lists_them() -> None:
+    watchers, seen = Watchers(), {"r1": ReplicaProcess(4711, "a-node"), "r2": ReplicaProcess()}
+    watchers.changed("m@v1", {"r1": HERE}, seen)
+    assert (watchers.processes("m@v1"), watchers.processes("x@v1")) == (seen, {})
+    watchers.changed("m@v1", {})
+    assert watchers.processes("m@v1") == {}
+    watchers.changed("m@v1", {"r1": HERE}, seen)
+    watchers.watch("m@v1", Heard())
+    watchers.forget("m@v1")
+    assert watchers.processes("m@v1") == {}
 
 
 @pytest.mark.parametrize("address", [HERE, THERE, TcpAddress("::1", 1)])

@@ -56,13 +56,14 @@ class FakeControl:
 class Site:
     """Serves ``m`` in versions v1 (which answers by default) and v2, and ``n``; the store also has ``m@v3``."""
 
-    def __init__(self, clock: FakeClock, folder: Path, *, control: bool = True) -> None:
+    def __init__(self, clock: FakeClock, folder: Path, *, control: bool = True, faults: bool = False) -> None:
         self.registry = Registry(folder)
         self.links: dict[str, FakeLink] = {}
         self.recorder = RequestRecorder((1.0,))
         self.control = FakeControl()
         self._clock = clock
-        settings = Settings(models=(ModelSettings(name="m", versions=("v1", "v2"), max_batch_rows=32),))
+        models = (ModelSettings(name="m", versions=("v1", "v2"), max_batch_rows=32),)
+        settings = Settings(models=models, faults=faults)
         self.gateway = Gateway(settings, link=self._link, read_manifest=self.registry.manifest, clock=clock)
         information = Information(
             self.gateway, version="1.2.3", list_versions=self.registry.versions, render_metrics=self._metrics

@@ -1,0 +1,117 @@
+"""Opens the node's store, whatever state it is in: what can't be used is moved aside and begun anew.
+
+A damaged LMDB file doesn't always raise; it can kill the process that reads it. So a process of its own reads all of
+it first. Nothing here may keep a gateway from starting.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from serving.cache.store import DATA_FILE, LmdbStore
+
+log = logging.getLogger("holdfast.cache")
+
+ASIDE: Final = ".damaged"
+"""What a folder's name ends in once it was moved aside. Only the last one is kept."""
+
+CHECK_TIMEOUT_S: Final = 20.0
+
+_ATTEMPTS: Final = 3
+
+# Every row and its place in the index, then every page, the free ones too: LMDB's copy adds them up.
+_CHECK: Final = """
+import os, sys, lmdb
+env = lmdb.open(sys.argv[1], map_size=int(sys.argv[2]), readonly=True, max_dbs=2, max_readers=512)
+with env.begin() as txn:
+    if txn.stat()["entries"]:
+        rows, index = env.open_db(b"rows", txn=txn, create=False), env.open_db(b"index", txn=txn, create=False)
+        places = {bytes(place): bytes(row[:32]) for place, row in env.begin(buffers=True).cursor(rows)}
+        for key, place in txn.cursor(index):
+            if places.pop(place, None) != key: sys.exit("the index doesn't fit the rows")
+        if places: sys.exit("rows that the index doesn't know")
+with open(os.devnull, "wb") as nowhere:
+    env.copyfd(nowhere.fileno(), compact=True)
+"""
+
+
+def open_store(folder: Path, *, max_bytes: int) -> LmdbStore | None:
+    """The store in ``folder``, begun anew if it has to be. None if the folder can't be used at all.
+
+    Takes as long as reading the file does; not for an event loop. Never raises.
+    """
+    import lmdb
+
+    fault: object = None
+    for _ in range(_ATTEMPTS):
+        inode = _inode(folder)
+        fault = _fault(folder, max_bytes=max_bytes)
+        try:
+            if fault is None:
+                return LmdbStore(folder, max_bytes=max_bytes)
+        except (lmdb.Error, OSError) as error:
+            fault = error
+        try:
+            _set_aside(folder, inode)
+        except OSError as error:
+            fault = error
+            break
+        log.warning("%s: %s; the cached predictions begin anew, the old ones are in %s", folder, fault, _aside(folder))
+    log.error("no cached predictions on this node: %s: %s", folder, fault)
+    return None
+
+
+def _fault(folder: Path, *, max_bytes: int) -> str | None:
+    """What is wrong with the store, or None if it is fine or not there yet."""
+    try:
+        size = (folder / DATA_FILE).stat().st_size
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return str(error)
+    if size > max_bytes:
+        return f"it has {size} bytes and may have {max_bytes}"
+    command = [sys.executable, "-I", "-c", _CHECK, str(folder), str(max_bytes)]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, check=False, text=True, errors="replace", timeout=CHECK_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"reading it took longer than {CHECK_TIMEOUT_S:.0f} s"
+    except OSError as error:
+        return f"it couldn't be checked: {error}"
+    if result.returncode:
+        said = result.stderr.strip().splitlines()
+        return f"damaged: {said[-1] if said else f'reading it ended with signal {-result.returncode}'}"
+    return None
+
+
+def _set_aside(folder: Path, inode: int | None) -> None:
+    """Rename the folder, unless another process has done so and begun anew meanwhile."""
+    if _inode(folder) != inode:
+        return
+    aside = _aside(folder)
+    with suppress(FileNotFoundError):
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink()
+    with suppress(FileNotFoundError):
+        folder.rename(aside)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ASIDE)
+
+
+def _inode(folder: Path) -> int | None:
+    try:
+        return (folder / DATA_FILE).stat().st_ino
+    except OSError:
+        return None
