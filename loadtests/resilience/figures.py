@@ -1,5 +1,6 @@
 """What was seen of each request, and the figures that make a scenario's row. Pure."""
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,9 @@ from typing import NamedTuple
 
 QUIET_S = 2.0
 """So long all answers must be as in calm before a fault counts as overcome."""
+
+SLOW_SHARE = 0.01
+"""Of answers that are slow by themselves: machines have other things to do."""
 
 
 class Kind(StrEnum):
@@ -90,17 +94,32 @@ def recovery(samples: Sequence[Sample], fault_s: float, *, fast_s: float, quiet_
     """Seconds from the fault to the first moment from which all is good, fresh and fast for `quiet_s`.
 
     A request that gets no good answer spoils all of its way, from when it was due: as long as somebody waits in vain,
-    nothing is well. 0.0: nobody felt the fault. None: there is no such moment.
+    nothing is well. Of slow answers one in a hundred is let pass. 0.0: nobody felt the fault. None: there is no such
+    moment.
     """
+    ordered = sorted(sample for sample in samples if sample.end_s >= fault_s)
+    slow = _too_many(ordered, [sample for sample in ordered if sample.took_s > fast_s], around_s=quiet_s)
     begin_s = fault_s
-    for sample in sorted(samples):
-        if sample.end_s < fault_s or (sample.kind is Kind.OK and sample.took_s <= fast_s):
+    for sample in ordered:
+        if sample.kind is Kind.OK and sample not in slow:
             continue
         if sample.due_s - begin_s >= quiet_s:
             break
         begin_s = max(begin_s, sample.end_s)
-    seen_s = max((sample.due_s for sample in samples), default=fault_s)
+    seen_s = ordered[-1].due_s if ordered else fault_s
     return begin_s - fault_s if seen_s - begin_s >= quiet_s else None
+
+
+def _too_many(ordered: Sequence[Sample], some: Sequence[Sample], *, around_s: float) -> set[Sample]:
+    """Those of `some` in whose surroundings they are more than `SLOW_SHARE` of all."""
+    dues = [sample.due_s for sample in ordered]
+    some_dues = [sample.due_s for sample in some]
+
+    def among(values: Sequence[float], sample: Sample) -> int:
+        half = around_s / 2
+        return bisect.bisect_right(values, sample.due_s + half) - bisect.bisect_left(values, sample.due_s - half)
+
+    return {sample for sample in some if among(some_dues, sample) > max(1, SLOW_SHARE * among(dues, sample))}
 
 
 def figures(

@@ -14,7 +14,6 @@ import pytest
 
 from loadtests.resilience.run import SCENARIOS, Plan, run
 from loadtests.resilience.stage import Pace
-from loadtests.resilience.table import render
 from loadtests.resilience.verdict import Result
 
 pytestmark = pytest.mark.integration
@@ -38,7 +37,6 @@ def results(zoo_store: Path) -> Mapping[str, Result]:
     chosen = [scenario for scenario in SCENARIOS if scenario.name in NAMES]
     plan = Plan(scenarios=chosen, store=zoo_store, pace=Pace.short(SECONDS))
     found = asyncio.run(run(plan, print))
-    print(render(found))
     return {result.name: result for result in found}
 
 

@@ -72,6 +72,14 @@ def test_slow_answers_are_no_recovery() -> None:
     assert recovery(samples(slow=(3.0, 6.0)), 3.0, fast_s=2.0) == 0.0
 
 
+def test_a_slow_answer_now_and_then_is_no_relapse_but_several_are() -> None:
+    def late(*dues_s: float) -> list[Sample]:
+        return [*samples(), *(Sample(due_s, 0.5, Kind.OK) for due_s in dues_s)]
+
+    assert recovery(late(3.55, 4.85, 6.15), 3.0, fast_s=0.1) == 0.0
+    assert recovery(late(3.55, 4.15, 4.85), 3.0, fast_s=0.1) == pytest.approx(2.35)
+
+
 def test_a_relapse_within_two_seconds_counts_as_not_recovered_before() -> None:
     relapse = samples(failed=(3.0, 4.0), degraded=(5.5, 6.0))
     assert recovery(relapse, 3.0, fast_s=0.1) == pytest.approx(2.91)
