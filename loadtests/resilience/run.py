@@ -152,10 +152,8 @@ async def _one(plan: Plan, scenario: Scenario, stage: Stage, say: Say) -> Result
         against += complaints(figures, demands, stage.checks)
     else:
         against += [check.text for check in stage.checks if not check.held]
-    try:
-        await heal(stage.system)
-    except RunError as error:
-        against.append(f"afterwards {error}")
+    if (broken := await _healed(stage.system)) is not None:
+        against.append(broken)
     notes = [*stage.notes, *(f"{count} {what}" for what, count in sorted((figures.notes if figures else {}).items()))]
     notes += [f"first {what}: {example}" for what, example in stage.examples.items()] if against else []
     result = Result(scenario.name, figures, against, notes)
@@ -164,9 +162,22 @@ async def _one(plan: Plan, scenario: Scenario, stage: Stage, say: Say) -> Result
     return result
 
 
+async def _healed(system: HoldfastUnderTest) -> str | None:
+    """Bring everything back for the next scenario. What is broken if that took a new start."""
+    try:
+        await heal(system)
+    except RunError as error:
+        await system.stop()
+        await system.start()
+        return f"afterwards {error}"
+    return None
+
+
 async def heal(system: HoldfastUnderTest) -> None:
     """Everything as it was at the start; raises `RunError` if it doesn't become so."""
     await system.until(lambda: _tried(system, "DELETE", "/v2/holdfast/faults"), "faults can be ended", within_s=60)
+    if await system.whole():
+        return
     for model in system.arguments["models"]:
         for version in model["versions"]:
             body = {"parameters": {"version": version}}

@@ -46,7 +46,7 @@ async def replica_killed_every_5s(stage: Stage) -> Demands:
             await stage.fault(PRIMARY, slow_ms=BUSY_MS)  # also those that came since
             await stage.pause(0.1, 0.3)
             alive = await stage.system.replicas(PRIMARY)
-            victim = stage.rng.choice(alive)
+            victim = await stage.some_replica(PRIMARY)
             last_ones += len(alive) == 1
             stage.hit()
             kill(victim.pid)
@@ -130,16 +130,11 @@ async def gateway_killed(stage: Stage) -> Demands:
     async with stage.traffic(body_bytes=RESENT_BYTES):
         await stage.calm()
         slowest_s = 0.0
-        dead: set[int] = set()
-        for _ in range(GATEWAYS):
+        for victim in await stage.system.gateways():
             await stage.pause(0, 1)
-            old = await stage.system.gateways()
-            victim = stage.rng.choice([pid for pid in old if pid not in dead and pid in old[:GATEWAYS]])
-            survivors = set(old) - {victim}
             stage.hit()
             kill(victim)
             slowest_s = max(slowest_s, await _gateways_back(stage, {victim}))
-            dead |= set(await stage.system.gateways()) - survivors  # the new one isn't the next victim
             await stage.overcome()
         await stage.rest()
     stage.note(f"both gateways there again after at most {slowest_s:.1f} s")

@@ -181,7 +181,10 @@ class Stage:
         await self.system.ask("DELETE", "/v2/holdfast/faults")
 
     async def some_replica(self, version: str) -> Replica:
-        return self.rng.choice(await self.system.replicas(version))
+        found = await self.system.replicas(version)
+        if not found:
+            raise RunError(f"no replica of {version} is there")
+        return self.rng.choice(found)
 
     async def replaced(self, version: str, gone: Sequence[Replica], *, count: int) -> float:
         """Seconds until so many replicas live and none of those is one that is gone."""
