@@ -13,7 +13,8 @@ from loadtests.resilience.verdict import Demands
 PRIMARY = "digits@v2"
 KILL_INTERVAL_S = 5.0
 BUSY_MS = 40
-"""So long a run takes where a fault shall hit requests under way: without it hardly any would be."""
+"""So long a run takes where a fault shall hit requests under way: without it hardly any would be, and one replica
+would do nearly all of the work."""
 RESENT_BYTES = 24 << 10
 """A body as large as Holdfast promises to send again, almost."""
 MOSTLY_FRESH = 0.02
@@ -78,6 +79,7 @@ async def all_primary_killed(stage: Stage) -> Demands:
 
 
 async def _wedged(stage: Stage, hang: str) -> Demands:
+    await stage.fault(PRIMARY, slow_ms=BUSY_MS)
     async with stage.traffic():
         await stage.calm()
         await stage.pause(0, 1)
@@ -169,12 +171,13 @@ async def _gateways_back(stage: Stage, gone: set[int]) -> float:
 
 async def one_of_three_fails(stage: Stage) -> Demands:
     """One replica raises on everything; its siblings go on."""
+    await stage.fault(PRIMARY, slow_ms=BUSY_MS)
     async with stage.traffic():
         await stage.calm()
         await stage.pause(0, 1)
         victim = await stage.some_replica(PRIMARY)
         stage.hit()
-        await stage.fault(PRIMARY, victim.id, fail_rate=1.0)
+        await stage.fault(PRIMARY, victim.id, slow_ms=BUSY_MS, fail_rate=1.0)
         await stage.overcome()
         await stage.rest()
         await _ended_for_it(stage, victim)
@@ -183,13 +186,13 @@ async def one_of_three_fails(stage: Stage) -> Demands:
 
 async def one_of_three_slow_10x(stage: Stage) -> Demands:
     """One replica takes ten times as long as its siblings."""
-    await stage.fault(PRIMARY, slow_ms=30)
+    await stage.fault(PRIMARY, slow_ms=BUSY_MS)
     async with stage.traffic():
         await stage.calm()
         await stage.pause(0, 1)
         victim = await stage.some_replica(PRIMARY)
         stage.hit()
-        await stage.fault(PRIMARY, victim.id, slow_ms=300)
+        await stage.fault(PRIMARY, victim.id, slow_ms=10 * BUSY_MS)
         await stage.overcome()
         await stage.rest()
         await _ended_for_it(stage, victim)
@@ -198,12 +201,14 @@ async def one_of_three_slow_10x(stage: Stage) -> Demands:
 
 async def replica_nan_half(stage: Stage) -> Demands:
     """One replica answers NaN half the time."""
+    await stage.fault(PRIMARY, slow_ms=BUSY_MS)
     async with stage.traffic():
         await stage.calm()
         await stage.pause(0, 1)
         victim = await stage.some_replica(PRIMARY)
         stage.hit()
-        await stage.fault(PRIMARY, victim.id, nan_rate=0.5, seed=stage.rng.randrange(1000))
+        seed = stage.rng.randrange(1000)
+        await stage.fault(PRIMARY, victim.id, slow_ms=BUSY_MS, nan_rate=0.5, seed=seed)
         await stage.overcome()
         await stage.rest()
         await _ended_for_it(stage, victim)
@@ -327,5 +332,7 @@ def _check_quick(stage: Stage, samples: list[Sample], what: str) -> None:
 
 
 def _took(samples: list[Sample]) -> str:
+    if not samples:
+        return "-"
     took = [sample.took_s * 1000 for sample in samples]
     return f"p50 {percentile(took, 0.5):.1f} ms, p99 {percentile(took, 0.99):.1f} ms"
