@@ -153,10 +153,20 @@ async def gateway_rolling_restart(stage: Stage) -> Demands:
         stage.hit()
         await stage.system.ask("POST", "/v2/holdfast/gateways/restart", {}, timeout_s=120.0)
         seconds = await _gateways_back(stage, old)
+        await stage.system.until(
+            lambda: _restart_done(stage), "the restart says that it is done", within_s=stage.pace.patience_s
+        )
         await stage.overcome()
         await stage.rest()
     stage.note(f"all replaced after {seconds:.1f} s")
     return others_answer(stage)
+
+
+async def _restart_done(stage: Stage) -> bool:
+    restart = (await stage.system.ask("GET", "/v2/holdfast/gateways"))["restart"]
+    if restart["state"] == "failed":
+        raise RunError(f"the restart failed: {restart['reason']}")
+    return bool(restart["state"] == "done")
 
 
 async def _gateways_back(stage: Stage, gone: set[int]) -> float:
