@@ -16,9 +16,11 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
+from serving.autoscaling import scaling
 from serving.deployments import (
     APPLICATION,
     GATEWAY_DEPLOYMENT,
+    HEALTH_CHECKS,
     QUIET,
     ControlReplica,
     GatewayReplica,
@@ -77,17 +79,16 @@ def build_from(settings: Settings) -> Any:
     gateway: Any = serve.deployment(
         GatewayReplica,
         name=GATEWAY_DEPLOYMENT,
-        num_replicas=settings.gateway.replicas,
         max_ongoing_requests=10_000,
-        health_check_timeout_s=3,
         graceful_shutdown_timeout_s=drained_s,
+        **scaling(settings.gateway.replicas, settings.gateway.autoscaling),
         **BESIDE_MODELS,
     )
     return gateway.bind(settings, run_dir, control.bind(settings, run_dir), haproxy.bind(settings, run_dir))
 
 
 BESIDE_MODELS: dict[str, Any] = {
-    "health_check_period_s": 1,
+    **HEALTH_CHECKS,
     "graceful_shutdown_wait_loop_s": 0.1,
     "logging_config": QUIET,
     "ray_actor_options": {"num_cpus": 0},

@@ -30,6 +30,14 @@ def build_parser() -> argparse.ArgumentParser:
         "env", help="print the environment that Ray wants before `ray start` or `serve run`, for a shell to eval"
     )
     environment.set_defaults(run=_environment)
+    gateways = subparsers.add_parser("gateways", help="the gateways of a running Holdfast")
+    of_gateways = gateways.add_subparsers(dest="gateways_command", metavar="COMMAND", required=True)
+    restart = of_gateways.add_parser("restart", help="replace them one after the other, without losing a request")
+    _config(restart)
+    restart.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="how long to wait for the end (default: 600)"
+    )
+    restart.set_defaults(run=_restart_gateways)
     model_commands.add_parser(subparsers)
     return parser
 
@@ -73,6 +81,17 @@ def _check(args: argparse.Namespace) -> int:
     settings = _settings(args.config)
     models = ", ".join(f"{model.name}@{model.stable_version}" for model in settings.models) or "all of the registry"
     print(f"{args.config or 'settings'}: right; stable versions: {models}")
+    return 0
+
+
+def _restart_gateways(args: argparse.Namespace) -> int:
+    from serving.gateways import RestartFailed, restart
+
+    try:
+        print(restart(_settings(args.config), timeout_s=args.timeout))
+    except RestartFailed as error:
+        print(f"holdfast: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -19,6 +19,7 @@ RAY_ENVIRONMENT: Final[Mapping[str, str]] = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_worker_niceness": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_kill_worker_timeout_milliseconds": "500",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "0",

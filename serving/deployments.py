@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
@@ -27,6 +28,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from models.errors import ModelError
 from models.manifest import ModelVersion
 from models.registry import Registry
+from serving.autoscaling import DEMAND, scaling
 from serving.channel.address import Address, UnixAddress, parse_address
 from serving.channel.watchers import WATCHERS, OnReplicas, ReplicaProcess
 from serving.clock import SystemClock
@@ -39,6 +41,7 @@ from serving.errors import (
     ReplicaUnavailable,
     RequestError,
 )
+from serving.leaving import Exit, Sigterm
 from serving.model_settings import ModelSettings
 from serving.settings import Settings
 
@@ -151,7 +154,9 @@ class ModelReplica:
         from serving.channel.messages import PROTOCOL_VERSION, Hello
         from serving.channel.runner import ModelRunner
         from serving.channel.server import TensorServer
+        from serving.health import ReplicaHealth
         from serving.metrics import ReplicaMetrics, open_metrics
+        from serving.watchdog import LoopTurns, ModelRuns, Watchdog
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
@@ -180,6 +185,19 @@ class ModelReplica:
         self._injector = self._faults(replica) if settings.faults else None
         self._flusher = asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, self._flush_metrics))
         self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
+        self._health = ReplicaHealth(
+            self._golden,
+            self._server.reports,
+            replace_after_s=model.ejection.replace_after_s,
+            clock=self._clock,
+        )
+        self._watchdog = Watchdog(
+            [LoopTurns(asyncio.get_running_loop()), ModelRuns(self._runner.under_way)],
+            limit_s=model.hang_timeout_ms / 1000,
+            clock=self._clock,
+        )
+        self._exit = Exit(self._leave, within_s=MODEL_DRAIN_S)
+        self._sigterm = Sigterm(self._exit.begin)
 
     def record_replica_metadata(self) -> dict[str, str]:
         """What Serve tells every router of this replica: where its tensor channel listens, and on which node."""
@@ -211,6 +229,13 @@ class ModelReplica:
         return self._injector.obey(raw)
 
     async def check_health(self) -> None:
+        await self._health.check()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What autoscaling goes by: a replica alone doesn't see what waits for it in the gateways."""
+        return {DEMAND: self._server.reports.demand(self._clock.monotonic())}
+
+    async def _golden(self) -> None:
         """A golden prediction, through the same thread as all work."""
         try:
             await self._runner.call(self._loaded.check_golden)
@@ -222,13 +247,20 @@ class ModelReplica:
     async def _flush_metrics(self) -> None:
         self._metrics.flush()
 
+    async def _leave(self) -> None:
+        """Say goodbye and finish what there is."""
+        await self._server.drain("the replica is shutting down")
+        self._watchdog.stop()
+        self._flusher.cancel()
+        await self._health.close()
+        await self._server.close()
+        self._runner.close()
+        self._metrics.flush()
+
     async def __del__(self) -> None:
-        if hasattr(self, "_address"):
-            self._flusher.cancel()
-            await self._server.drain("the replica is shutting down")
-            await self._server.close()
-            self._runner.close()
-            self._metrics.flush()
+        if hasattr(self, "_sigterm"):
+            self._sigterm.close()
+            await self._exit.left()
 
 
 class HaproxyReplica:
@@ -260,6 +292,7 @@ class ControlReplica:
     """The control plane: which versions are deployed, and the routing table."""
 
     async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.rollout.restart import RollingRestart
         from serving.rollout.versions import VersionControl
         from serving.routing.table_file import TableFile
 
@@ -273,6 +306,7 @@ class ControlReplica:
             publish=self._publish,
             state=TableFile(table_path(run_dir)),
         )
+        self._restart = RollingRestart(self, each_timeout_s=settings.http.drain_timeout_s + GATEWAY_START_S)
         self._starting = asyncio.get_running_loop().create_task(self._versions.start())
 
     async def load(self, model: str, body: bytes) -> tuple[str, str] | None:
@@ -281,15 +315,40 @@ class ControlReplica:
     async def unload(self, model: str, body: bytes) -> tuple[str, str] | None:
         return await refusal(self._versions.unload(model, body))
 
+    async def restart_gateways(self) -> bytes:
+        return msgspec.json.encode(await self._restart.begin())
+
+    async def gateways(self) -> bytes:
+        return msgspec.json.encode({"accepting": sorted(await self.accepting()), "restart": self._restart.progress})
+
+    async def accepting(self) -> list[str]:
+        """The gateways that accept requests, by their replica's id."""
+        return [gateway for gateway, accepting in await self._ask_gateways("whoami") if accepting]
+
+    async def leave(self, gateway: str) -> None:
+        """Tell one gateway to finish what it has and end."""
+        await self._ask_gateways("leave", gateway)
+
+    async def _ask_gateways(self, method: str, *args: Any) -> list[Any]:
+        try:
+            return await self._tell_gateways(method, *args)
+        except (RayError, RayServeException, TimeoutError, KeyError) as error:  # one of them is just going
+            log.info("not every gateway has answered %s: %r", method, error)
+            return []
+
+    async def _tell_gateways(self, method: str, *args: Any) -> list[Any]:
+        if self._gateways is None:
+            self._gateways = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, self._application)
+        async with asyncio.timeout(10):
+            answers: list[Any] = await self._gateways.broadcast(method, *args).results_async()
+        return answers
+
     async def _publish(self, table: Any) -> None:
         """Hand the table to every live gateway; one that misses it reads the file within a second."""
         from serving.routing.table import table_to_json
 
         try:
-            if self._gateways is None:
-                self._gateways = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, self._application)
-            async with asyncio.timeout(10):
-                await self._gateways.broadcast("apply_table", table_to_json(table)).results_async()
+            await self._tell_gateways("apply_table", table_to_json(table))
         except (RayError, RayServeException, TimeoutError, KeyError) as error:
             log.warning("not every gateway has acknowledged table %d yet: %r", table.generation, error)
 
@@ -348,18 +407,23 @@ def model_deployment(settings: ModelSettings) -> Any:
     return serve.deployment(
         ModelReplica,
         name=MODEL_DEPLOYMENT,
-        num_replicas=settings.replicas,
         max_ongoing_requests=1000,
         max_queued_requests=1000,
-        health_check_period_s=1,
-        health_check_timeout_s=3,
         graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_timeout_s=MODEL_DRAIN_S,
         max_constructor_retry_count=2,
         logging_config=QUIET,
         request_router_config={"request_router_class": MembershipRouter},
         ray_actor_options={"num_cpus": settings.num_cpus},
+        **HEALTH_CHECKS,
+        **scaling(settings.replicas, settings.autoscaling),
     )
+
+
+HEALTH_CHECKS: dict[str, Any] = {"health_check_period_s": 1, "health_check_timeout_s": 2}
+"""Three checks in a row have to fail, so a process that says nothing at all is ended after six to seven seconds."""
+
+MODEL_DRAIN_S = 10.0
 
 
 def reason_in(message: str) -> str:
@@ -392,11 +456,22 @@ class RemoteControl:
     async def unload(self, model: str, body: bytes) -> None:
         await self._command("unload", model, body)
 
-    async def _command(self, command: str, model: str, body: bytes) -> None:
+    async def restart_gateways(self) -> bytes:
+        progress: bytes = await self._ask("restart_gateways")
+        return progress
+
+    async def gateways(self) -> bytes:
+        found: bytes = await self._ask("gateways")
+        return found
+
+    async def _ask(self, question: str, *args: Any) -> Any:
         try:
-            refused = await self._handle.options(method_name=command).remote(model, body)
+            return await self._handle.options(method_name=question).remote(*args)
         except (RayError, RayServeException) as error:
             raise ReplicaUnavailable(f"the control plane didn't answer: {type(error).__name__}") from None
+
+    async def _command(self, command: str, model: str, body: bytes) -> None:
+        refused = await self._ask(command, model, body)
         if refused is not None:
             code, message = refused
             raise REFUSALS.get(code, Internal)(message)
@@ -425,6 +500,7 @@ class GatewayReplica:
         from serving.ingress.listener import Listener
         from serving.metrics import open_metrics
         from serving.routing.table_file import TableFile
+        from serving.watchdog import LoopTurns, Watchdog
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
@@ -448,6 +524,12 @@ class GatewayReplica:
             asyncio.get_running_loop().create_task(every(TABLE_POLL_S, self._follow_file)),
             asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, front.flush_metrics)),
         ]
+        self._flush_metrics = front.flush_metrics
+        self._id = serve.get_replica_context().replica_id.unique_id
+        loop = LoopTurns(asyncio.get_running_loop())
+        self._watchdog = Watchdog([loop], limit_s=GATEWAY_HANG_S, clock=SystemClock())
+        self._exit = Exit(self._leave, within_s=settings.http.drain_timeout_s + 5)
+        self._sigterm = Sigterm(self._exit.begin)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
@@ -457,6 +539,18 @@ class GatewayReplica:
         from serving.routing.table import table_from_json
 
         return await self._gateway.apply(table_from_json(raw))
+
+    async def whoami(self) -> tuple[str, bool]:
+        """Called by the control plane: this replica's id, and whether it accepts requests."""
+        return self._id, self._gateway.accepting
+
+    async def leave(self, gateway: str) -> None:
+        """Called by the control plane: if this is the gateway that is meant, it is replaced."""
+        if gateway == self._id:
+            self._exit.begin()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {DEMAND: self._listener.under_way}
 
     async def _follow_file(self) -> None:
         from serving.routing.table import EMPTY
@@ -472,16 +566,26 @@ class GatewayReplica:
     async def check_health(self) -> None:
         """The loop answers; whether models do is readiness, not health."""
 
+    async def _leave(self) -> None:
+        """Take no new requests, once HAProxy has noticed, and finish what there is."""
+        self._gateway.draining = True
+        await asyncio.sleep(DRAIN_NOTICE_S)
+        await self._listener.close()
+        self._watchdog.stop()
+        for task in self._tasks:
+            task.cancel()
+        await self._flush_metrics()
+        await self._gateway.close()
+
     async def __del__(self) -> None:
-        if hasattr(self, "_tasks"):
-            self._gateway.draining = True
-            await asyncio.sleep(DRAIN_NOTICE_S)
-            await self._listener.close()
-            for task in self._tasks:
-                task.cancel()
-            await self._gateway.close()
+        if hasattr(self, "_sigterm"):
+            self._sigterm.close()
+            await self._exit.left()
 
 
+GATEWAY_HANG_S = 5.0
+"""A gateway whose loop takes longer than this for one turn is replaced."""
+GATEWAY_START_S = 60.0
 TABLE_POLL_S = 1.0
 METRICS_FLUSH_S = 0.5
 DRAIN_NOTICE_S = 0.8

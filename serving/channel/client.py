@@ -29,7 +29,7 @@ from serving.channel.messages import (
     small_frame,
     work_frame,
 )
-from serving.channel.work import Answer, Work
+from serving.channel.work import Answer, Report, Work
 from serving.clock import Clock
 from serving.errors import (
     AttemptError,
@@ -47,6 +47,8 @@ log = logging.getLogger("holdfast.channel")
 _ERRORS: Final[dict[str, type[RequestError]]] = {
     error.code: error for error in (ReplicaUnavailable, ReplicaLost, ModelFailed, InvalidAnswer, Internal)
 }
+
+_NOTHING_TO_REPORT: Final = Report()
 
 
 def error_from_wire(head: ErrorHead) -> RequestError:
@@ -177,15 +179,18 @@ class ChannelClient(asyncio.BufferedProtocol):
                 self._send(Kind.CANCEL, CancelHead(batch, item))
                 return
 
-    async def ping(self, timeout_s: float) -> PingHead:
-        """The replica's word on itself; raises ``ReplicaLost`` if there is none within ``timeout_s`` seconds."""
+    async def ping(self, timeout_s: float, report: Report = _NOTHING_TO_REPORT) -> PingHead:
+        """The replica's word on itself; raises ``ReplicaLost`` if there is none within ``timeout_s`` seconds.
+
+        The replica hears ``report``.
+        """
         if self._transport is None:
             raise ReplicaLost(f"the tensor channel to {self._replica_id} is closed")
         nonce = next(self._numbers)
         reply: asyncio.Future[PingHead] = self._loop.create_future()
         self._pings[nonce] = reply
         try:
-            self._send(Kind.PING, PingHead(nonce))
+            self._send(Kind.PING, PingHead(nonce, demand=report.demand, ejected_s=report.ejected_s))
             async with asyncio.timeout(timeout_s):
                 return await reply
         except TimeoutError:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from serving.channel.address import Address
 from serving.channel.client import ChannelClient
-from serving.channel.work import ReplicaClient
+from serving.channel.work import ReplicaClient, Report
 from serving.clock import Clock
 from serving.errors import ReplicaLost, ReplicaUnavailable
 
@@ -44,6 +44,10 @@ class Sender(Protocol):
     def detach(self, client: ReplicaClient) -> None: ...
 
     def pump(self) -> None: ...
+
+    def report(self, client: ReplicaClient) -> Report:
+        """What the replica behind the client shall know of itself."""
+        ...
 
 
 class Membership:
@@ -119,7 +123,7 @@ class Membership:
         self._lane.attach(client)
         try:
             while client.live:
-                await client.ping(self._limits.ping_timeout_s)
+                await client.ping(self._limits.ping_timeout_s, self._lane.report(client))
                 await client.gone(self._limits.ping_interval_s)
         except ReplicaLost as error:
             log.warning("%s", error)

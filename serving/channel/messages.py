@@ -17,7 +17,9 @@ from serving.channel.frames import Buffer, Frame, Kind, ProtocolError, frame_byt
 from serving.channel.work import Answer, Work
 from serving.errors import ModelFailed, RequestError
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
+"""The first frames agree on it. Another field in a head, or another meaning of one, is another version."""
+
 COPY_BELOW_BYTES: Final = 1 << 14
 """Smaller tensors are copied into the frame: one write is cheaper than many."""
 
@@ -81,12 +83,17 @@ class CancelHead(msgspec.Struct, array_like=True, frozen=True):
 
 
 class PingHead(msgspec.Struct, array_like=True, frozen=True):
-    """Are you there? A reply says how much work waits and how long the current run takes already."""
+    """Are you there? A reply says how much work waits and how long the current run takes already.
+
+    A question says what the gateway thinks of the replica (``serving.channel.work.Report``).
+    """
 
     nonce: int
     reply: bool = False
     waiting: int = 0
     running_us: int = 0
+    demand: float = 0.0
+    ejected_s: float = 0.0
 
 
 class GoodbyeHead(msgspec.Struct, array_like=True, frozen=True):

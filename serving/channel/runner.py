@@ -72,6 +72,8 @@ class ModelRunner:
         self._idle = asyncio.Event()
         self._idle.set()
         self._running_since: float | None = None
+        self._running_on_loop = False
+        self._loop_thread = threading.get_ident()
         self._thread = threading.Thread(target=self._work_off, name="model", daemon=True)
         self._thread.start()
 
@@ -90,6 +92,16 @@ class ModelRunner:
         since = self._running_since
         return 0.0 if since is None else self._clock.monotonic() - since
 
+    def under_way(self) -> tuple[float, int] | None:
+        """When the model's current run began, in monotonic seconds, and the thread that it is on; None when it rests.
+
+        Asked by another thread.
+        """
+        since = self._running_since
+        if since is None:
+            return None
+        return since, self._loop_thread if self._running_on_loop else self._thread.ident or 0
+
     def submit(self, job: Job) -> None:
         """Queue ``job``; a full or closed runner answers it at once with ``ReplicaUnavailable``."""
         if self._closed or self._unfinished >= self._max_waiting:
@@ -98,9 +110,11 @@ class ModelRunner:
             return
         self._unfinished += 1
         if self._unfinished == 1 and not self._calls and self._pace.quick(sum(job.work.rows)):
+            self._running_on_loop = True
             self._running_since = self._clock.monotonic()
             outcome = self._safely(job)
             self._running_since = None
+            self._running_on_loop = False
             self._finish(job, outcome)
             return
         self._idle.clear()

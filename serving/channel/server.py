@@ -6,6 +6,7 @@ Not here: running the model (``serving.channel.runner``), the gateway's end (``s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 from collections.abc import Callable
@@ -27,7 +28,9 @@ from serving.channel.messages import (
     read_work,
     small_frame,
 )
+from serving.channel.reports import Reports
 from serving.channel.runner import Job, ModelRunner, Outcome
+from serving.channel.work import Report
 from serving.clock import Clock
 
 log = logging.getLogger("holdfast.channel")
@@ -36,6 +39,8 @@ GREETING_MAX_BYTES: Final = 1 << 16
 """Nobody who hasn't shown the secret can make a replica take more memory than this."""
 
 FLUSH_TIMEOUT_S: Final = 2.0
+HANG_UP_TIMEOUT_S: Final = 1.0
+"""How long a replica that leaves waits for gateways to hang up."""
 
 
 class TensorServer:
@@ -57,6 +62,7 @@ class TensorServer:
         self.max_frame_bytes = max_frame_bytes
         self.busy_poll = BusyPoll(clock, limit_s=busy_poll_s)
         self.connection: Callable[[TensorServer], Connection] = Connection
+        self.reports = Reports()
         self._secret = secret
         self._connections: set[Connection] = set()
         self._alone = asyncio.Event()
@@ -89,6 +95,7 @@ class TensorServer:
 
     def left(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self.reports.forget(connection)
         if not self._connections:
             self._alone.set()
 
@@ -98,10 +105,17 @@ class TensorServer:
         return self._leaving
 
     async def drain(self, reason: str) -> None:
-        """Say goodbye to every gateway, also to those that dial from now on, and wait until all work is answered."""
+        """Say goodbye to every gateway, also to those that dial from now on, and wait until all work is answered.
+
+        A gateway that has heard it and has all its answers hangs up; until then work may be on its way here.
+        """
         self._leaving = reason
         for connection in tuple(self._connections):
             connection.say_goodbye(reason)
+        await self.runner.drained()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+                await self._alone.wait()
         await self.runner.drained()
 
     async def close(self) -> None:
@@ -210,7 +224,8 @@ class Connection(asyncio.BufferedProtocol):
             self._server.busy_poll.rest()
 
     def _answer_ping(self, ping: PingHead) -> None:
-        runner = self._server.runner
+        server, runner = self._server, self._server.runner
+        server.reports.heard(self, Report(ping.demand, ping.ejected_s), now=server.clock.monotonic())
         reply = PingHead(ping.nonce, True, runner.unfinished, int(runner.running_s * 1e6))
         self._send(Kind.PING, reply)
 

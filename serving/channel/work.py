@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -37,6 +37,17 @@ class Answer(msgspec.Struct, frozen=True):
     outputs: Tensors
     dropped: tuple[int, ...] = ()
     compute_s: float = 0.0
+
+
+class Report(NamedTuple):
+    """What one gateway says of one replica.
+
+    ``demand`` is the replica's share of the requests that wait or are in flight in that gateway; ``ejected_s`` is how
+    long, in seconds, the gateway has sent it nothing because it does worse than its siblings.
+    """
+
+    demand: float = 0.0
+    ejected_s: float = 0.0
 
 
 class ReplicaClient(Protocol):

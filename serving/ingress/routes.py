@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol
 
 from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
-from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse
+from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse, json_response
 from serving.ingress.information import Information
 from serving.protocol.compression import compress, decompress
 from serving.protocol.status import error_response
@@ -37,11 +37,19 @@ class Target(NamedTuple):
 
 
 class ModelControl(Protocol):
-    """Deploys and removes versions: the control plane, seen from here."""
+    """Deploys and removes versions, restarts gateways: the control plane, seen from here."""
 
     async def load(self, model: str, body: bytes) -> None: ...
 
     async def unload(self, model: str, body: bytes) -> None: ...
+
+    async def restart_gateways(self) -> bytes:
+        """Begin to replace them one after the other; how far that is, as JSON."""
+        ...
+
+    async def gateways(self) -> bytes:
+        """Those that accept requests, and how far a restart of them is, as JSON."""
+        ...
 
 
 _GET: Final = ("GET", "HEAD")
@@ -57,6 +65,8 @@ _FIXED: Final[dict[str, Target]] = {
     "/v2/holdfast/accepting": Target("accepting", _GET),
     "/v2/holdfast/replicas": Target("replicas", _GET),
     "/v2/holdfast/faults": Target("faults", (*_GET, "POST", "DELETE")),
+    "/v2/holdfast/gateways": Target("gateways", _GET),
+    "/v2/holdfast/gateways/restart": Target("restart_gateways", _POST),
     "/metrics": Target("metrics", _GET),
 }
 _OF_MODEL: Final[dict[tuple[str, ...], tuple[str, tuple[str, ...]]]] = {
@@ -104,6 +114,8 @@ class Routes:
             "load": self._load,
             "unload": self._unload,
             "faults": self._faults,
+            "gateways": self._gateways,
+            "restart_gateways": self._restart_gateways,
         }
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
@@ -182,6 +194,12 @@ class Routes:
     async def _faults(self, request: HttpRequest, target: Target) -> HttpResponse:
         return await self._information.faults.answer(request.method, self._plain(request))
 
+    async def _gateways(self, _request: HttpRequest, _target: Target) -> HttpResponse:
+        return json_response(await self._controlled().gateways())
+
+    async def _restart_gateways(self, _request: HttpRequest, _target: Target) -> HttpResponse:
+        return json_response(await self._controlled().restart_gateways(), 202)
+
     def _plain(self, request: HttpRequest) -> bytes:
         encoding = request.headers.get(b"content-encoding")
         if encoding is None:
@@ -190,7 +208,7 @@ class Routes:
 
     def _controlled(self) -> ModelControl:
         if self._control is None:
-            raise UnknownRoute("loading and unloading is switched off here (setting `admin`)")
+            raise UnknownRoute("changing what is served is switched off here (setting `admin`)")
         return self._control
 
 

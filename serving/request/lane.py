@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from models.inference import InferenceRequest, Tensors
 from models.signature import Signature
-from serving.channel.work import Answer, ReplicaClient
+from serving.channel.work import Answer, ReplicaClient, Report
 from serving.clock import Clock
 from serving.errors import DeadlineExceeded, Internal, InvalidAnswer, ModelFailed, ReplicaUnavailable, RequestError
 from serving.request.batch import Key, answered_rows, batch_key, fixed_shapes, join, request_bytes, split
@@ -93,6 +93,7 @@ class Lane:
         self._clients: dict[str, ReplicaClient] = {}
         self._safety_net: ReplicaClient | None = None
         self._inflight = 0
+        self._requests_inflight = 0
 
     # Who can do the work
 
@@ -126,6 +127,10 @@ class Lane:
     @property
     def inflight_batches(self) -> int:
         return self._inflight
+
+    def report(self, client: ReplicaClient) -> Report:
+        """What a replica is told: its share of the requests that are here, and how long it has been ejected."""
+        return Report((self.waiting + self._requests_inflight) / max(1, self.live_channels), 0.0)
 
     async def close(self) -> None:
         """Fail what waits and close every client."""
@@ -240,6 +245,7 @@ class Lane:
             stats.queue_s += now - pending.since
         work = join([pending.request for pending in members], [pending.deadline for pending in members])
         self._inflight += 1
+        self._requests_inflight += len(members)
         batch.answer = client.submit(work)
         batch.answer.add_done_callback(lambda _: self._returned(batch))
 
@@ -247,6 +253,7 @@ class Lane:
 
     def _returned(self, batch: _Batch) -> None:
         self._inflight -= 1
+        self._requests_inflight -= len(batch.members)
         self.stats.batches += 1
         if not batch.answer.cancelled():
             error = batch.answer.exception()

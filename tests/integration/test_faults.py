@@ -6,10 +6,11 @@ import contextlib
 import http.client
 import os
 import signal
+import subprocess
 
 import pytest
 
-from tests.integration.system import BLANK, CONTROL, GATEWAY, HAPROXY, Answer, System, Traffic, eventually
+from tests.integration.system import BLANK, CONTROL, GATEWAY, HAPROXY, RECOVERY_S, Answer, System, Traffic, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -66,6 +67,37 @@ def test_a_killed_gateway_is_replaced_and_takes_no_request_and_no_count_with_it(
     assert traffic.failures() == []  # HAProxy sends what got no answer to the other one
     now = system.metrics()
     assert not {sample for sample, value in before.items() if sample.counts and now.get(sample, 0) < value}
+
+
+def test_a_gateway_that_is_told_to_stop_loses_no_request(system: System) -> None:
+    told = system.pids(GATEWAY)[0]
+    with Traffic(system, "digits", "digits-lite", "digits@v1") as traffic:
+        traffic.wait_for_more()
+        os.kill(told, signal.SIGTERM)
+        replaced(system, GATEWAY, told, count=2)
+        eventually(lambda: len(system.gateway_ports()) == 2, "both gateways take requests")
+        traffic.wait_for_more()
+    assert traffic.failures() == []
+
+
+def test_a_rolling_restart_replaces_every_gateway_and_loses_no_request(system: System) -> None:
+    before = system.pids(GATEWAY)
+    with Traffic(system, "digits", "digits-lite", "digits@v1") as traffic:
+        traffic.wait_for_more()
+        done = subprocess.run(
+            system.command("gateways", "restart", "-c", str(system.config)),
+            cwd=system.folder,
+            env=system.environment,
+            capture_output=True,
+            text=True,
+            timeout=RECOVERY_S,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "restarted 2 gateways\n", "")
+        assert not set(system.pids(GATEWAY)) & set(before)
+        assert len(system.gateway_ports()) == 2
+        traffic.wait_for_more()
+    assert traffic.failures() == []
 
 
 def attempt(system: System) -> Answer | None:

@@ -121,12 +121,20 @@ def test_a_fault_ends_by_itself(faulty: System) -> None:
     eventually(lambda: faulty.infer("digits-lite", BLANK).status == 200, "the fault is over")
 
 
-def test_channels_are_cut_and_then_back(faulty: System) -> None:
-    cause(faulty, "all", channel="cut")
+@pytest.mark.parametrize("what", ["cut", "garble"])
+def test_channels_are_lost_and_then_back(faulty: System, what: str) -> None:
+    cause(faulty, "all", channel=what)
     eventually(lambda: 503 in statuses(faulty), "requests are lost with the channel")
     assert [entry["answered"] for entry in faulty.ask("GET", FAULTS).json()] == [True, True]  # through Serve's handle
     faulty.ask("DELETE", FAULTS)
     assert statuses(faulty) == {200: 40}
+
+
+def test_while_channels_stall_requests_go_through_serves_handle(faulty: System) -> None:
+    cause(faulty, "all", channel="stall")
+    assert faulty.infer("digits-lite", BLANK).status == 504
+    eventually(lambda: statuses(faulty) == {200: 40}, "the handle is used")
+    assert [entry["fault"] for entry in faulty.ask("GET", FAULTS).json()] == [{"channel": "stall"}] * 2
 
 
 def test_a_replica_that_exits_is_replaced_by_one_that_is_well(faulty: System) -> None:
@@ -146,6 +154,7 @@ def test_a_replica_that_hangs_is_still_listed_and_holds_nobody_up_until_it_is_re
     before = replicas(faulty)
     (meant,) = cause(faulty, hang=what)
     assert meant["answered"]  # it hangs after that
+    assert meant["replica"] in replicas(faulty)
 
     def answers() -> bool:
         began = time.monotonic()
@@ -155,7 +164,6 @@ def test_a_replica_that_hangs_is_still_listed_and_holds_nobody_up_until_it_is_re
         return bool(answered)
 
     eventually(lambda: answers() is (what == "model"), "only a loop that hangs is silent")
-    assert meant["replica"] in replicas(faulty)
     eventually(
         lambda: len(now := replicas(faulty)) == 2 and before[meant["replica"]] not in now.values(),
         "there are two replicas again, one of them new",

@@ -32,12 +32,15 @@ PURE = (
     "serving/channel/faults.py",
     "serving/channel/frames.py",
     "serving/channel/pace.py",
+    "serving/channel/reports.py",
     "serving/errors.py",
     "serving/ingress/haproxy.py",
     "serving/ingress/http.py",
     "serving/protocol/**/*.py",
     "serving/request/batch.py",
+    "serving/rollout/scaling.py",
     "serving/routing/table.py",
+    "serving/stuck.py",
 )
 IMPURE_MODULES = (
     "asyncio",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from serving.channel.membership import ChannelLimits, Membership
 from serving.channel.messages import PROTOCOL_VERSION, Hello
 from serving.channel.runner import ModelRunner
 from serving.channel.server import TensorServer
-from serving.channel.work import ReplicaClient
+from serving.channel.work import ReplicaClient, Report
 from serving.clock import SystemClock
 from serving.errors import ReplicaLost
 from tests.fakes import DOUBLE, HeldModel, ScriptedReplica, scripted, settled, values_of, work_of
@@ -31,6 +32,7 @@ class FakeLane:
     def __init__(self) -> None:
         self.clients: dict[str, ReplicaClient] = {}
         self.attached = 0
+        self.reports: dict[str, Report] = {}
         self._changed = asyncio.Event()
 
     def attach(self, client: ReplicaClient) -> None:
@@ -45,6 +47,9 @@ class FakeLane:
 
     def pump(self) -> None:
         self._changed.set()
+
+    def report(self, client: ReplicaClient) -> Report:
+        return self.reports.get(client.replica_id, Report())
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
@@ -72,10 +77,21 @@ class Replica:
     def connections(self) -> int:
         return len(self.server._connections)
 
+    def heard(self) -> Report:
+        reports, now = self.server.reports, CLOCK.monotonic()
+        return Report(reports.demand(now), reports.ejected_s(now))
+
     async def end(self) -> None:
         self.model.let_go()
         await self.server.close()
         self.runner.close()
+
+
+async def comes_true(condition: Callable[[], bool]) -> None:
+    """Of what nobody tells us."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # as said
+            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
@@ -271,3 +287,35 @@ class _Pings:
             while self.count < count:
                 self._changed.clear()
                 await self._changed.wait()
+
+
+async def test_every_ping_tells_the_replica_what_the_lane_says_of_it(socket_dir: Path) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+
+    def said(report: Report) -> bool:
+        return replica.heard() == report
+
+    async with membership_of(lane) as membership:
+        membership.update({"r1": replica.address})
+        for report in (Report(7.5, 0.0), Report(0.0, 12.0)):
+            lane.reports["r1"] = report
+            await comes_true(functools.partial(said, report))
+    await comes_true(lambda: not replica.connections)
+    assert replica.heard() == Report()  # who isn't connected doesn't count
+    await replica.end()
+
+
+async def test_work_that_was_sent_before_the_goodbye_was_heard_is_answered(socket_dir: Path) -> None:
+    lane = FakeLane()
+    replica = await Replica(socket_dir).start()
+    async with membership_of(lane) as membership:
+        membership.update({"r1": replica.address})
+        await lane.until(lambda: "r1" in lane.clients)
+        leaving = asyncio.get_running_loop().create_task(replica.server.drain("scaled down"))
+        await asyncio.sleep(0)  # the goodbye is on its way
+        answer = lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
+        await leaving
+        await replica.server.close()
+        assert values_of((await answer).outputs) == [2]
+    await replica.end()

@@ -52,6 +52,13 @@ class FakeControl:
             raise ModelNotFound("'unknown' isn't loaded")
         self.commands.append(("unload", model, body))
 
+    async def restart_gateways(self) -> bytes:
+        self.commands.append(("restart", "", b""))
+        return b'{"state":"running"}'
+
+    async def gateways(self) -> bytes:
+        return b'{"accepting":["g1"]}'
+
 
 class Site:
     """Serves ``m`` in versions v1 (which answers by default) and v2, and ``n``; the store also has ``m@v3``."""

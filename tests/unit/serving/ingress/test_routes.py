@@ -154,6 +154,12 @@ class TestControl:
                 assert (response.status, response.body) == (200, b"")
                 assert site.control.commands.pop() == (command, "m", body)
 
+    async def test_a_restart_of_the_gateways_is_begun_and_can_be_followed(self, clock: FakeClock, site: Site) -> None:
+        response = await site.ask("POST", "/v2/holdfast/gateways/restart")
+        assert (response.status, response.json) == (202, {"state": "running"})
+        assert site.control.commands.pop() == ("restart", "", b"")
+        assert (await site.ask("GET", "/v2/holdfast/gateways")).json == {"accepting": ["g1"]}
+
     async def test_a_load_that_fails_says_why(self, clock: FakeClock, site: Site) -> None:
         response = await site.ask("POST", "/v2/repository/models/bad/load")
         assert response.status == 409
@@ -164,8 +170,8 @@ class TestControl:
         self, clock: FakeClock, tmp_path: Path, site: Site
     ) -> None:
         closed = type(site)(clock, tmp_path, control=False)
-        for command in ("load", "unload"):
-            response = await closed.ask("POST", f"/v2/repository/models/m/{command}")
+        for path in ("repository/models/m/load", "repository/models/m/unload", "holdfast/gateways/restart"):
+            response = await closed.ask("POST", f"/v2/{path}")
             assert response.status == 404
             assert "switched off" in response.json["error"]
 

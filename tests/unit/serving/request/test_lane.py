@@ -577,3 +577,17 @@ def test_whatever_happens_every_request_ends_in_time_and_only_with_its_own_answe
 
     clock = FakeClock()
     run(play(), clock)
+
+
+async def test_a_replica_is_told_its_share_of_all_requests_that_are_here(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    replicas = [rig.replica("r1"), rig.replica("r2")]
+    pending = [rig.ask(float(number)) for number in range(7)]
+    assert [rig.lane.report(replica).demand for replica in replicas] == [3.5, 3.5]  # two are in flight, five wait
+    while any(replica.calls for replica in replicas):
+        for replica in replicas:
+            for call in tuple(replica.calls):
+                call.reply()
+        await settled()
+    assert all(one.answer.done() for one in pending)
+    assert rig.lane.report(replicas[0]) == (0.0, 0.0)

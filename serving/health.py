@@ -1,0 +1,56 @@
+"""What a model replica answers when Serve asks after its health.
+
+Not here: parts that hang (``serving.watchdog``); a replica that is merely busy is healthy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from serving.channel.reports import Reports
+from serving.clock import Clock
+
+PATIENCE_S: Final = 1.0
+"""How long a check waits for its turn behind the requests. Serve's own patience is longer."""
+
+
+class Unhealthy(Exception):
+    """The replica should be replaced. The text says why."""
+
+
+class ReplicaHealth:
+    """A golden prediction in time, and gateways that send it work."""
+
+    def __init__(
+        self, golden: Callable[[], Awaitable[None]], reports: Reports, *, replace_after_s: float, clock: Clock
+    ) -> None:
+        self._golden = golden
+        self._reports = reports
+        self._replace_after_s = replace_after_s
+        self._clock = clock
+        self._checking: asyncio.Task[None] | None = None
+
+    async def check(self) -> None:
+        """Raises ``Unhealthy``, or what the golden prediction raised.
+
+        A check that has to wait behind long runs of the model goes on, and tells its result when it is asked again.
+        """
+        ejected_s = self._reports.ejected_s(self._clock.monotonic())
+        if ejected_s > self._replace_after_s:
+            raise Unhealthy(f"every gateway has had this replica ejected for {ejected_s:.1f} s")
+        if self._checking is None:
+            self._checking = asyncio.get_running_loop().create_task(self._check_golden())
+        done, _ = await asyncio.wait([self._checking], timeout=PATIENCE_S)
+        if done:
+            checked, self._checking = self._checking, None
+            await checked
+
+    async def close(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
+
+    async def _check_golden(self) -> None:
+        await self._golden()

@@ -1,0 +1,76 @@
+"""A replica is healthy while its golden prediction holds and some gateway sends it work; being busy is no illness."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from serving.channel.reports import Reports
+from serving.channel.work import Report
+from serving.health import ReplicaHealth, Unhealthy
+from tests.fakes import FakeClock
+
+
+class Golden:
+    """A golden prediction that takes its time, and may be wrong."""
+
+    def __init__(self) -> None:
+        self.takes_s = 0.0
+        self.wrong = False
+        self.begun = 0
+
+    async def __call__(self) -> None:
+        self.begun += 1
+        await asyncio.sleep(self.takes_s)
+        if self.wrong:
+            raise ValueError("7 where the golden example says 8")
+
+
+class Rig:
+    def __init__(self, clock: FakeClock) -> None:
+        self.golden = Golden()
+        self.reports = Reports()
+        self.health = ReplicaHealth(self.golden, self.reports, replace_after_s=10.0, clock=clock)
+
+
+@pytest.fixture
+def rig(clock: FakeClock) -> Rig:
+    return Rig(clock)
+
+
+async def test_a_wrong_golden_prediction_is_told(clock: FakeClock, rig: Rig) -> None:
+    await rig.health.check()
+    rig.golden.wrong = True
+    with pytest.raises(ValueError, match="7 where the golden example says 8"):
+        await rig.health.check()
+
+
+async def test_a_check_that_waits_behind_requests_is_no_failure_and_tells_later(clock: FakeClock, rig: Rig) -> None:
+    rig.golden.takes_s, rig.golden.wrong = 2.5, True
+    began = clock.now
+    await rig.health.check()
+    assert clock.now - began < 1.1
+    await rig.health.check()
+    with pytest.raises(ValueError, match="7 where"):
+        await rig.health.check()
+    assert rig.golden.begun == 1
+
+
+async def test_a_replica_that_every_gateway_keeps_out_is_replaced(clock: FakeClock, rig: Rig) -> None:
+    rig.reports.heard("g1", Report(0.0, 30.0), now=clock.now)
+    rig.reports.heard("g2", Report(0.0, 10.5), now=clock.now)
+    with pytest.raises(Unhealthy, match=r"every gateway has had this replica ejected for 10\.5 s"):
+        await rig.health.check()
+
+
+async def test_one_gateway_that_still_sends_it_work_is_enough(clock: FakeClock, rig: Rig) -> None:
+    rig.reports.heard("g1", Report(0.0, 30.0), now=clock.now)
+    rig.reports.heard("g2", Report(0.0, 10.0), now=clock.now)
+    await rig.health.check()
+
+
+async def test_a_check_that_waits_ends_with_the_replica(clock: FakeClock, rig: Rig) -> None:
+    rig.golden.takes_s = 1000.0
+    await rig.health.check()
+    await rig.health.close()
