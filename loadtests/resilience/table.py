@@ -80,7 +80,9 @@ def _recovery(found: Figures) -> str:
     longest = found.recovery_s
     if longest is None:
         return "never"
-    return "not felt" if longest == 0 else f"{longest:.1f} s"
+    if longest == 0:
+        return "not felt"
+    return f"{longest:.1f} s" if longest >= 0.1 else duration(longest)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
