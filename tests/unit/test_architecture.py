@@ -29,6 +29,9 @@ PURE = (
     "serving/ingress/http.py",
     "serving/protocol/**/*.py",
     "serving/request/batch.py",
+    "serving/request/budget.py",
+    "serving/request/quantile.py",
+    "serving/request/window.py",
     "serving/routing/table.py",
 )
 IMPURE_MODULES = (
