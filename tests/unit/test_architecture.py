@@ -32,6 +32,8 @@ PURE = (
     "serving/request/breaker.py",
     "serving/request/budget.py",
     "serving/request/circuit*.py",
+    "serving/request/ejection.py",
+    "serving/request/outlier.py",
     "serving/request/quantile.py",
     "serving/request/window.py",
     "serving/routing/table.py",
