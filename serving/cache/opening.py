@@ -25,17 +25,17 @@ CHECK_TIMEOUT_S: Final = 20.0
 
 _ATTEMPTS: Final = 3
 
-# Every row and its place in the index, then every page, the free ones too: LMDB's copy adds them up.
+# Every row from its place in the index, then every page, the free ones too: LMDB's copy adds them up.
 _CHECK: Final = """
 import os, sys, lmdb
 env = lmdb.open(sys.argv[1], map_size=int(sys.argv[2]), readonly=True, max_dbs=2, max_readers=512)
-with env.begin() as txn:
-    if txn.stat()["entries"]:
-        rows, index = env.open_db(b"rows", txn=txn, create=False), env.open_db(b"index", txn=txn, create=False)
-        places = {bytes(place): bytes(row[:32]) for place, row in env.begin(buffers=True).cursor(rows)}
+if env.stat()["entries"] >= 2:
+    rows, index = env.open_db(b"rows", create=False), env.open_db(b"index", create=False)
+    with env.begin(buffers=True) as txn:
+        if txn.stat(rows)["entries"] != txn.stat(index)["entries"]: sys.exit("the index doesn't fit the rows")
         for key, place in txn.cursor(index):
-            if places.pop(place, None) != key: sys.exit("the index doesn't fit the rows")
-        if places: sys.exit("rows that the index doesn't know")
+            row = txn.get(place, db=rows)
+            if row is None or row[:32] != key or row[-1] < 0: sys.exit("the index doesn't fit the rows")
 with open(os.devnull, "wb") as nowhere:
     env.copyfd(nowhere.fileno(), compact=True)
 """

@@ -183,14 +183,16 @@ class LmdbStore:
             return True
         place = bytes(found)
         old = txn.get(place, db=self._rows)
-        if old is not None:
+        if old is None:
+            return True
+        if len(old) >= _ROW_HEAD.size:
             _, stored_wall, version = _ROW_HEAD.unpack_from(old)
             if row.stored_wall < stored_wall <= now_wall:  # what is from the future, by this clock, never stays
                 return False
             as_new = 0.0 <= row.stored_wall - stored_wall < self._rewrite_after_s
             if as_new and version == crc32(row.version_digest.encode()):
                 return False
-            txn.delete(place, db=self._rows)
+        txn.delete(place, db=self._rows)
         return True
 
     def _evict(self, txn: Transaction[memoryview], *, down_to: int, at_most: int) -> int:
@@ -200,7 +202,8 @@ class LmdbStore:
             while evicted < at_most and self._used(txn) > down_to and oldest.first():
                 key = bytes(oldest.value()[:KEY_BYTES])
                 oldest.delete()
-                txn.delete(key, db=self._index)
+                if len(key) == KEY_BYTES:  # else it was torn; whoever has the key finds no row
+                    txn.delete(key, db=self._index)
                 evicted += 1
         return evicted
 

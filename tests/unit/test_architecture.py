@@ -39,6 +39,13 @@ PURE = (
     "serving/protocol/**/*.py",
     "serving/request/batch.py",
     "serving/rollout/scaling.py",
+    "serving/request/breaker.py",
+    "serving/request/budget.py",
+    "serving/request/circuit*.py",
+    "serving/request/ejection.py",
+    "serving/request/outlier.py",
+    "serving/request/quantile.py",
+    "serving/request/window.py",
     "serving/routing/table.py",
     "serving/stuck.py",
 )
