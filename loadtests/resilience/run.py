@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.resilience import scenarios
+from loadtests.resilience import evidence, scenarios
 from loadtests.resilience.answers import STATIC_OUTPUTS, Outputs, digit_documents, known_outputs
 from loadtests.resilience.client import NoReply, encode
 from loadtests.resilience.errors import RunError
+from loadtests.resilience.figures import Figures
 from loadtests.resilience.overload import overload_3x
 from loadtests.resilience.redis import Redis, SlowProxy, server_program
 from loadtests.resilience.scenarios import Scenario
@@ -20,7 +21,7 @@ from loadtests.resilience.setups import PAIR, TRIO, arguments, without
 from loadtests.resilience.stage import CLIENT_TIMEOUT_S, REPEATED, Pace, Stage
 from loadtests.resilience.system import HoldfastUnderTest, versions_of
 from loadtests.resilience.table import verdict
-from loadtests.resilience.verdict import Result, complaints
+from loadtests.resilience.verdict import Demands, Result, complaints
 
 # Those of one system stand together, the one that restarts it last.
 SCENARIOS: tuple[Scenario, ...] = (
@@ -141,25 +142,39 @@ async def _one(plan: Plan, scenario: Scenario, stage: Stage, say: Say) -> Result
     """A scenario, and the system healed after it."""
     say(f"{scenario.name} ...")
     began = time.monotonic()
+    counted: Mapping[tuple[str, str, str], int] = {}
     against: list[str] = []
     try:
+        before = await stage.system.counters()
         demands = await scenario.run(stage)
+        counted = evidence.grown(before, await stage.system.counters())
     except (RunError, NoReply) as error:
         against.append(str(error))
-        demands = None
+        demands = Demands()
     figures = stage.figures() if stage.samples else None
-    if figures is not None and demands is not None:
-        against += complaints(figures, demands, stage.checks)
-    else:
-        against += [check.text for check in stage.checks if not check.held]
+    against += _complaints(stage, figures, demands, counted)
     if (broken := await _healed(stage.system)) is not None:
         against.append(broken)
-    notes = [*stage.notes, *(f"{count} {what}" for what, count in sorted((figures.notes if figures else {}).items()))]
-    notes += [f"first {what}: {example}" for what, example in stage.examples.items()] if against else []
+    notes = [*stage.notes, *evidence.described(counted), *_counts(figures)]
+    if against:
+        notes += [f"first {what}: {example}" for what, example in stage.examples.items()]
     result = Result(scenario.name, figures, against, notes)
     said = verdict(result, should_fail=plan.protection is not None)
     say(f"{scenario.name}: {said} ({time.monotonic() - began:.0f} s)")
     return result
+
+
+def _complaints(
+    stage: Stage, figures: Figures | None, demands: Demands, counted: Mapping[tuple[str, str, str], int]
+) -> list[str]:
+    if figures is None:
+        return [check.text for check in stage.checks if not check.held]
+    unmet = evidence.missing(counted, scenarios.PRIMARY, demands.met_by)
+    return [*complaints(figures, demands, stage.checks), *([] if unmet is None else [unmet])]
+
+
+def _counts(figures: Figures | None) -> list[str]:
+    return [] if figures is None else [f"{count} {what}" for what, count in sorted(figures.notes.items())]
 
 
 async def _healed(system: HoldfastUnderTest) -> str | None:

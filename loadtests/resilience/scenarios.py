@@ -30,9 +30,9 @@ class Scenario(NamedTuple):
     run: Run
 
 
-def others_answer(stage: Stage, *, degraded_share: float = MOSTLY_FRESH) -> Demands:
-    """What is asked where one of several is hurt."""
-    return Demands(degraded_share=degraded_share, recover_within_s=stage.pace.patience_s)
+def others_answer(stage: Stage, *met_by: str, degraded_share: float = MOSTLY_FRESH) -> Demands:
+    """What is asked where one of several is hurt, and attempts end in one of these ways."""
+    return Demands(degraded_share=degraded_share, recover_within_s=stage.pace.patience_s, met_by=met_by)
 
 
 async def replica_killed_every_5s(stage: Stage) -> Demands:
@@ -90,7 +90,7 @@ async def _wedged(stage: Stage, hang: str) -> Demands:
         await stage.overcome()
         await stage.rest()
     stage.within("replaced", seconds, stage.pace.unwedged_s)
-    return others_answer(stage, degraded_share=0.05)
+    return others_answer(stage, "attempt_timeout", "replica_lost", degraded_share=0.05)
 
 
 async def replica_wedged_model(stage: Stage) -> Demands:
@@ -191,7 +191,7 @@ async def one_of_three_fails(stage: Stage) -> Demands:
         await stage.overcome()
         await stage.rest()
         await _ended_for_it(stage, victim)
-    return others_answer(stage)
+    return others_answer(stage, "model_failed")
 
 
 async def one_of_three_slow_10x(stage: Stage) -> Demands:
@@ -222,7 +222,7 @@ async def replica_nan_half(stage: Stage) -> Demands:
         await stage.overcome()
         await stage.rest()
         await _ended_for_it(stage, victim)
-    return others_answer(stage, degraded_share=0.1)
+    return others_answer(stage, "invalid_answer", degraded_share=0.1)
 
 
 async def _ended_for_it(stage: Stage, victim: Replica) -> None:
@@ -242,7 +242,7 @@ async def _channel(stage: Stage, kind: str) -> Demands:
         await stage.overcome()
         await stage.rest()
     stage.note(f"every frame to any replica for {lasts_s:g} s")
-    return Demands(recover_within_s=stage.pace.patience_s)
+    return Demands(recover_within_s=stage.pace.patience_s, met_by=("replica_lost",))
 
 
 async def channel_cut(stage: Stage) -> Demands:

@@ -20,6 +20,7 @@ import yaml
 
 from loadtests.resilience.client import NoReply, Pool
 from loadtests.resilience.errors import RunError
+from loadtests.resilience.evidence import Counters, counters
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
@@ -232,6 +233,10 @@ class HoldfastUnderTest:
                 if status == 200:
                     found.append(answer)
         return found
+
+    async def counters(self) -> Counters:
+        """What `/metrics` has counted, of all gateways."""
+        return counters(str(await self.ask("GET", "/metrics")))
 
     async def _at(self, port: int, method: str, path: str, document: Any = None) -> tuple[int, Any]:
         """A question to one gateway itself, on a connection of its own."""

@@ -17,6 +17,8 @@ class Demands:
     degraded_share: float = 1.0
     """More mean that a fallback did what another replica should have done."""
     recover_within_s: float | None = None
+    met_by: tuple[str, ...] = ()
+    """Ways in which attempts at the stable version must have ended, any of them; else the fault met nobody."""
 
 
 @dataclass(frozen=True)
