@@ -1,4 +1,4 @@
-"""What the system's own counters say of a scenario: whether the fault was met at all, and by what. Pure."""
+"""What the system's own counters say of a scenario: whether the fault was met at all, and by what."""
 
 from collections.abc import Iterable, Mapping
 

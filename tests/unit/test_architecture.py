@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("serving", "models", "fallbacks", "loadtests")
 
 PURE = (
-    "loadtests/resilience/evidence.py",
     "loadtests/resilience/figures.py",
     "loadtests/resilience/schedule.py",
     "loadtests/resilience/setups.py",
