@@ -30,6 +30,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("replica_wedged_model", PAIR, scenarios.replica_wedged_model),
     Scenario("replica_wedged_loop", PAIR, scenarios.replica_wedged_loop),
     Scenario("all_primary_wedged", PAIR, scenarios.all_primary_wedged),
+    Scenario("all_primary_too_slow", PAIR, scenarios.all_primary_too_slow),
     Scenario("replica_nan_half", PAIR, scenarios.replica_nan_half),
     Scenario("channel_cut", PAIR, scenarios.channel_cut),
     Scenario("channel_garbled", PAIR, scenarios.channel_garbled),

@@ -104,26 +104,69 @@ async def replica_wedged_loop(stage: Stage) -> Demands:
 
 
 async def all_primary_wedged(stage: Stage) -> Demands:
-    """The model of every replica of the stable version never returns: nobody may wait for that again and again."""
-    async with stage.traffic() as load:
+    """The model of every replica of the stable version never returns."""
+    async with stage.traffic():
         await stage.calm()
         victims = await stage.system.replicas(PRIMARY)
         stage.hit()
         await stage.fault(PRIMARY, hang="model")
-        begun_s = stage.now_s
         seconds = await stage.replaced(PRIMARY, victims, count=len(victims))
-        back_s = stage.now_s
         await stage.overcome()
         await stage.rest()
-        meanwhile = [sample for sample in load.samples if begun_s + 3.5 <= sample.due_s < back_s]
     stage.within("all replaced", seconds, 2 * stage.pace.unwedged_s)
-    fallen = [sample.took_s for sample in meanwhile if sample.kind is Kind.DEGRADED]
-    stage.note(f"p50 of what fell back 3.5 s later and on: {percentile(fallen, 0.5) * 1000:.0f} ms ({len(fallen)})")
-    stage.check(
-        not fallen or percentile(fallen, 0.5) < 0.5,
-        f"fallbacks take {percentile(fallen, 0.5):.1f} s (p50): everyone waits for the version first",
-    )
     return Demands(degraded_at_least=1, recover_within_s=stage.pace.patience_s)
+
+
+TOO_SLOW_MS = 4000
+"""Slower than any attempt may be, but not so slow that the replica is taken for hung and ended."""
+FOUND_OUT_S = 4.0
+"""By then everyone knows that the version is of no use: nobody may wait for it any more."""
+AT_ONCE_S = 0.5
+
+
+async def all_primary_too_slow(stage: Stage) -> Demands:
+    """Every replica of the stable version takes seconds for everything, and none stands out."""
+    lasts_s = max(2 * FOUND_OUT_S, stage.pace.seconds / 3)
+    async with stage.traffic() as load:
+        await stage.calm()
+        stage.hit()
+        await stage.fault(PRIMARY, slow_ms=TOO_SLOW_MS)
+        begun_s = stage.now_s
+        opened_s = await _all_open(stage, within_s=lasts_s)
+        await asyncio.sleep(max(0.0, begun_s + lasts_s - stage.now_s))
+        await stage.pardon()
+        ended_s = stage.now_s
+        await stage.overcome()
+        await stage.rest()
+    stage.note("no breaker opened" if opened_s is None else f"every gateway's breaker open after {opened_s:.1f} s")
+    late = [
+        sample.took_s
+        for sample in load.samples
+        if begun_s + FOUND_OUT_S <= sample.due_s < ended_s and sample.kind in (Kind.OK, Kind.DEGRADED)
+    ]
+    stage.note(
+        f"slow for {lasts_s:.0f} s; answers to what was due from {FOUND_OUT_S:g} s on: "
+        f"p50 {percentile(late, 0.5) * 1000:.0f} ms ({len(late)})"
+    )
+    stage.check(
+        not late or percentile(late, 0.5) < AT_ONCE_S,
+        f"answers take {percentile(late, 0.5):.1f} s (p50): everyone waits for a version that is known to be too slow",
+    )
+    return Demands(degraded_at_least=1, recover_within_s=lasts_s + stage.pace.patience_s, met_by=("attempt_timeout",))
+
+
+async def _all_open(stage: Stage, *, within_s: float) -> float | None:
+    """Seconds until no gateway's breaker of the stable version is closed; None if that doesn't happen."""
+    model, _, version = PRIMARY.partition("@")
+    begun_s = stage.now_s
+    while stage.now_s - begun_s < within_s:
+        seen = [
+            status["models"][model]["versions"][version]["breaker"]["state"] for status in await stage.system.status()
+        ]
+        if seen and "closed" not in seen:
+            return stage.now_s - begun_s
+        await asyncio.sleep(0.2)
+    return None
 
 
 async def gateway_killed(stage: Stage) -> Demands:

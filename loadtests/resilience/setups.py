@@ -88,7 +88,7 @@ def _no_resend(settings: Arguments) -> None:
 
 PROTECTIONS: Final[Mapping[str, Protection]] = {
     "retry": Protection(_no_retry, ("replica_killed_every_5s",)),
-    "breaker": Protection(_disable("breaker"), ("all_primary_wedged",)),
+    "breaker": Protection(_disable("breaker"), ("all_primary_too_slow",)),
     "ejection": Protection(_disable("ejection"), ("one_of_three_fails", "one_of_three_slow_10x")),
     "admission": Protection(_disable("admission"), ("overload_3x",)),
     "fallback": Protection(_no_fallback, ("all_primary_killed",)),
