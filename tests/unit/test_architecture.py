@@ -29,6 +29,8 @@ PURE = (
     "serving/ingress/http.py",
     "serving/protocol/**/*.py",
     "serving/request/batch.py",
+    "serving/request/limits.py",
+    "serving/request/priority.py",
     "serving/routing/table.py",
 )
 IMPURE_MODULES = (
