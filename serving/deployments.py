@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import random
 import re
 import sys
 import tempfile
@@ -494,6 +495,7 @@ class GatewayReplica:
     """One gateway with its own listener; the same app also answers behind Serve's proxies."""
 
     async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.cache.assembly import open_cache
         from serving.gateway import Gateway
         from serving.ingress.asgi import AsgiApp
         from serving.ingress.front import build_routes
@@ -506,13 +508,17 @@ class GatewayReplica:
         open_metrics(metrics_dir(run_dir))
         registry = Registry(settings.store_dir)
         self._file = TableFile(table_path(run_dir))
-        self._gateway = Gateway(settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock())
+        self._cache = await open_cache(settings, clock=SystemClock(), random=random.random)
+        self._gateway = Gateway(
+            settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
+        )
         front = build_routes(
             settings,
             self._gateway,
             registry=registry,
             control=RemoteControl(control) if settings.admin_allowed else None,
             metrics_dir=metrics_dir(run_dir),
+            cache=self._cache,
         )
         self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
         self._listener = Listener(
@@ -576,6 +582,8 @@ class GatewayReplica:
             task.cancel()
         await self._flush_metrics()
         await self._gateway.close()
+        if self._cache is not None:
+            await self._cache.close()
 
     async def __del__(self) -> None:
         if hasattr(self, "_sigterm"):

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("serving", "models", "fallbacks", "loadtests")
 
 PURE = (
+    "fallbacks/*.py",
     "models/errors.py",
     "models/inference.py",
     "models/manifest.py",
@@ -37,6 +38,7 @@ PURE = (
     "serving/request/budget.py",
     "serving/request/circuit*.py",
     "serving/request/ejection.py",
+    "serving/request/failures.py",
     "serving/request/limits.py",
     "serving/request/outlier.py",
     "serving/request/priority.py",
