@@ -144,7 +144,7 @@ class CacheMachine(RuleBasedStateMachine):
     def redis_comes_or_goes(self, down: bool) -> None:
         self.redis.down = down
 
-    @rule(size=st.sampled_from([100, 3000, 60_000]), count=st.integers(1, 30))
+    @rule(size=st.sampled_from([100, 3000, 30_000]), count=st.integers(1, 30))
     def others_fill_the_store(self, size: int, count: int) -> None:
         wall = self.clock.wall()
         rows = [Row(bytes([number, 1] * 16), wall, "v1", bytes(size)) for number in range(count)]
