@@ -42,7 +42,7 @@ def _redis(settings: Settings, *, clock: Clock, random: Callable[[], float]) -> 
     if url is None:
         return None
     return RedisTier(
-        connect(url, max_connections=REDIS_CONNECTIONS),
+        connect(url, max_connections=REDIS_CONNECTIONS + 1),  # one is the writer's
         breaker=Breaker("redis", breaker_limits(REDIS_BREAKER, timeout_s=timeout_s), clock=clock, random=random),
         clock=clock,
         timeout_s=timeout_s,
