@@ -495,7 +495,7 @@ class GatewayReplica:
     """One gateway with its own listener; the same app also answers behind Serve's proxies."""
 
     async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
-        from serving.cache.assembly import open_cache
+        from serving.cache_setup import open_cache
         from serving.gateway import Gateway
         from serving.ingress.asgi import AsgiApp
         from serving.ingress.front import build_routes
