@@ -158,6 +158,7 @@ class ModelReplica:
         self._health = ReplicaHealth(
             self._golden,
             self._server.reports,
+            busy=lambda: self._runner.under_way() is not None,
             replace_after_s=model.ejection.replace_after_s,
             clock=self._clock,
         )
