@@ -177,7 +177,10 @@ class ModelReplica:
     async def infer_frame(self, frame: bytes) -> bytes:
         """The safety net: work that comes through the Serve handle."""
         from serving.channel.handle import answer_call
+        from serving.channel.messages import error_frame
 
+        if self._server.leaving is not None:  # or it would never be done with what it has
+            return error_frame(1, ReplicaUnavailable(self._server.leaving))
         return await answer_call(frame, self._runner, clock=self._clock, max_frame_bytes=self._max_frame_bytes)
 
     async def check_health(self) -> None:
