@@ -189,6 +189,7 @@ class ModelReplica:
         self._health = ReplicaHealth(
             self._golden,
             self._server.reports,
+            busy=lambda: self._runner.under_way() is not None,
             replace_after_s=model.ejection.replace_after_s,
             clock=self._clock,
         )
@@ -211,7 +212,10 @@ class ModelReplica:
     async def infer_frame(self, frame: bytes) -> bytes:
         """The safety net: work that comes through the Serve handle."""
         from serving.channel.handle import answer_call
+        from serving.channel.messages import error_frame
 
+        if self._server.leaving is not None:  # or it would never be done with what it has
+            return error_frame(1, ReplicaUnavailable(self._server.leaving))
         return await answer_call(frame, self._runner, clock=self._clock, max_frame_bytes=self._max_frame_bytes)
 
     def _faults(self, replica: str) -> Injector:
