@@ -45,9 +45,9 @@ def check_ports(settings: Settings) -> None:
         raise StartError(f"http.port: can't listen on {http.host}:{http.port}: {error}")
     first, last = http.gateway_ports
     free = sum(_bind_error(http.gateway_host, port) is None for port in range(first, last + 1))
-    if free < settings.gateway.replicas:
+    if free < settings.gateway.most_replicas:
         raise StartError(
-            f"http.gateway_ports: only {free} of {first}-{last} are free for {settings.gateway.replicas} gateways"
+            f"http.gateway_ports: only {free} of {first}-{last} are free for {settings.gateway.most_replicas} gateways"
         )
 
 

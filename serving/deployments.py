@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import random
 import re
 import sys
 import tempfile
@@ -188,6 +189,7 @@ class ModelReplica:
         self._health = ReplicaHealth(
             self._golden,
             self._server.reports,
+            busy=lambda: self._runner.under_way() is not None,
             replace_after_s=model.ejection.replace_after_s,
             clock=self._clock,
         )
@@ -210,7 +212,10 @@ class ModelReplica:
     async def infer_frame(self, frame: bytes) -> bytes:
         """The safety net: work that comes through the Serve handle."""
         from serving.channel.handle import answer_call
+        from serving.channel.messages import error_frame
 
+        if self._server.leaving is not None:  # or it would never be done with what it has
+            return error_frame(1, ReplicaUnavailable(self._server.leaving))
         return await answer_call(frame, self._runner, clock=self._clock, max_frame_bytes=self._max_frame_bytes)
 
     def _faults(self, replica: str) -> Injector:
@@ -494,6 +499,7 @@ class GatewayReplica:
     """One gateway with its own listener; the same app also answers behind Serve's proxies."""
 
     async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.cache_setup import open_cache
         from serving.gateway import Gateway
         from serving.ingress.asgi import AsgiApp
         from serving.ingress.front import build_routes
@@ -506,13 +512,17 @@ class GatewayReplica:
         open_metrics(metrics_dir(run_dir))
         registry = Registry(settings.store_dir)
         self._file = TableFile(table_path(run_dir))
-        self._gateway = Gateway(settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock())
+        self._cache = await open_cache(settings, clock=SystemClock(), random=random.random)
+        self._gateway = Gateway(
+            settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
+        )
         front = build_routes(
             settings,
             self._gateway,
             registry=registry,
             control=RemoteControl(control) if settings.admin_allowed else None,
             metrics_dir=metrics_dir(run_dir),
+            cache=self._cache,
         )
         self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
         self._listener = Listener(
@@ -576,6 +586,8 @@ class GatewayReplica:
             task.cancel()
         await self._flush_metrics()
         await self._gateway.close()
+        if self._cache is not None:
+            await self._cache.close()
 
     async def __del__(self) -> None:
         if hasattr(self, "_sigterm"):

@@ -118,6 +118,12 @@ class AttemptTimeout(AttemptError):
     code = "attempt_timeout"
 
 
+class QueueTimeout(AttemptError):
+    """The attempt's time was over while others were served before it; nothing was sent."""
+
+    code = "queue_timeout"
+
+
 class ReplicaLost(AttemptError):
     """The replica died, or its connection broke, while it had the work."""
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from models.manifest import Manifest
+from serving.cache.tiers import PredictionCache
 from serving.channel.address import Address
 from serving.channel.handle import HandleClient
 from serving.channel.membership import ChannelLimits, Membership
@@ -18,10 +20,17 @@ from serving.channel.watchers import ReplicaProcess
 from serving.clock import Clock
 from serving.errors import ModelNotFound
 from serving.model_settings import ModelSettings
+from serving.plans import Planner
 from serving.protocol.decode import RequestDecoder
+from serving.request.admission import Admission
+from serving.request.attempts import Attempts, retry_limits
+from serving.request.breaker import Breaker, breaker_limits
+from serving.request.budget import RetryBudget
 from serving.request.deadline import Deadlines
+from serving.request.ejection import Outliers
 from serving.request.lane import Lane, LaneLimits
-from serving.request.pipeline import ServedVersion
+from serving.request.outlier import ejection_limits
+from serving.request.pipeline import Plan, ServedVersion
 from serving.routing.table import EMPTY, RoutingTable, loaded
 from serving.settings import Settings
 
@@ -66,21 +75,41 @@ class Version(NamedTuple):
 
     served: ServedVersion
     manifest: Manifest
+    decoder: RequestDecoder
     lane: Lane
     membership: Membership
     link: VersionLink
     digest: str
+    timeout_s: float
 
 
 class Gateway:
-    """Routes calls to lanes. ``apply`` is the only thing that changes it."""
+    """Routes calls to versions. ``apply`` is the only thing that changes it."""
 
-    def __init__(self, settings: Settings, *, link: Link, read_manifest: ReadManifest, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        link: Link,
+        read_manifest: ReadManifest,
+        clock: Clock,
+        cache: PredictionCache | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
         self._settings = settings
         self._link = link
         self._read_manifest = read_manifest
         self._clock = clock
+        self._random = random
         self._deadlines = Deadlines(clock)
+        self.planner = Planner(
+            clock=clock,
+            deadlines=self._deadlines,
+            find=self._find,
+            withdrawn=lambda digest: digest in self._table.withdrawn,
+            cache=cache,
+        )
+        self._plans: dict[tuple[str, str | None], Plan] = {}
         self._table = EMPTY
         self._versions: dict[tuple[str, str], Version] = {}
         self._applying = asyncio.Lock()
@@ -90,9 +119,17 @@ class Gateway:
 
     # Routing
 
-    def route(self, model: str, version: str | None) -> ServedVersion:
+    def route(self, model: str, version: str | None) -> Plan:
         """Raises ``ModelNotFound``."""
-        return self.version(model, version).served
+        plan = self._plans.get((model, version))
+        if plan is None:
+            self.version(model, version)  # says what it is that isn't there
+            raise ModelNotFound(f"model '{model}' isn't served here")
+        return plan
+
+    def _find(self, model: str, version: str | None) -> Version | None:
+        route = self._table.models.get(model)
+        return None if route is None else self._versions.get((model, version or route.stable))
 
     def version(self, model: str, version: str | None = None) -> Version:
         """The served version that answers for ``model``; raises ``ModelNotFound``."""
@@ -148,7 +185,10 @@ class Gateway:
             versions = {name: old for name, old in self._versions.items() if self._serves(name, wanted.get(name))}
             versions.update({name: version for name, version in zip(fresh, built, strict=True) if version is not None})
             gone = [version for name, version in self._versions.items() if versions.get(name) is not version]
+            unserved = await self._unserved(table)
             self._versions, self._table, self._has_table = versions, table, True
+            self._plans = self._planned(unserved)
+            self._count_who_waits()
             for version in gone:
                 task = asyncio.get_running_loop().create_task(self._retire(version))
                 self._closing.add(task)
@@ -158,8 +198,48 @@ class Gateway:
 
     async def close(self) -> None:
         """Give up every lane and connection."""
-        versions, self._versions, self._table = self.versions, {}, EMPTY
+        versions, self._versions, self._table, self._plans = self.versions, {}, EMPTY, {}
         await asyncio.gather(*(self._end(version) for version in versions), *self._closing)
+
+    async def _unserved(self, table: RoutingTable) -> dict[str, Manifest]:
+        """Manifests of the models that have a fallback chain and that the table has no version of.
+
+        Without one, nobody could say what a request for such a model has to look like.
+        """
+        found: dict[str, Manifest] = {}
+        for model in self._settings.models:
+            if model.fallback and model.name not in table.models:
+                try:
+                    found[model.name] = await asyncio.to_thread(self._read_manifest, model.name, model.stable_version)
+                except Exception as error:  # noqa: BLE001  # whatever is wrong with it: the others are served
+                    log.error("%s isn't served, and its manifest can't be read: %s", model.name, error)
+        return found
+
+    def _planned(self, unserved: Mapping[str, Manifest]) -> dict[tuple[str, str | None], Plan]:
+        """How every call that can be answered is answered."""
+        plans: dict[tuple[str, str | None], Plan] = {}
+        for name, manifest in unserved.items():
+            settings = self.settings_of(name)
+            plans[name, None] = self.planner.of_model(settings, manifest).plan(None, settings.stable_version)
+        for name, route in self._table.models.items():
+            loaded_here = {key: found for key in route.versions if (found := self._versions.get((name, key)))}
+            if not loaded_here:
+                continue
+            stable = loaded_here.get(route.stable)
+            spoken = (stable or next(iter(loaded_here.values()))).manifest
+            model = self.planner.of_model(self.settings_of(name), spoken)
+            if stable is not None or model.chain:
+                plans[name, None] = model.plan(None if stable is None else stable.served, route.stable)
+            for version, found in loaded_here.items():
+                plans[name, version] = model.pinned(found.served, found.decoder)
+        return plans
+
+    def _count_who_waits(self) -> None:
+        """Requests that wait to be let in will be the stable version's: its replicas shall hear of them."""
+        for (name, version), found in self._versions.items():
+            plan = self._plans.get((name, None))
+            stable = plan is not None and plan.served is not None and plan.served.version == version
+            found.lane.waiting_elsewhere = waiting_at(plan.admission) if plan is not None and stable else int
 
     def _news(self, table: RoutingTable) -> bool:
         """Whether applying the table would change anything."""
@@ -201,9 +281,27 @@ class Gateway:
         link.watch(membership.update)
         await self._until_live(lane)
         served = ServedVersion(
-            model, version, lane.name, RequestDecoder(model, manifest.signature), lane, settings.timeout_ms / 1000
+            model, version, lane.name, digest, lane, self._attempts(lane, settings), manifest.deterministic
         )
-        return Version(served, manifest, lane, membership, link, digest)
+        decoder = RequestDecoder(model, manifest.signature)
+        return Version(served, manifest, decoder, lane, membership, link, digest, settings.timeout_ms / 1000)
+
+    def _attempts(self, lane: Lane, settings: ModelSettings) -> Attempts:
+        breaker = Breaker(
+            lane.name,
+            breaker_limits(settings.breaker, timeout_s=settings.timeout_ms / 1000),
+            clock=self._clock,
+            random=self._random,
+            on_change=lambda status: log.warning("the breaker of %s is %s: %s", lane.name, status.state, status.why),
+        )
+        return Attempts(
+            lane,
+            breaker,
+            limits=retry_limits(settings.retry),
+            budget=RetryBudget(settings.retry.budget_ratio, settings.retry.budget_max),
+            clock=self._clock,
+            random=self._random,
+        )
 
     def _lane(self, name: str, manifest: Manifest, settings: ModelSettings) -> Lane:
         return Lane(
@@ -218,6 +316,7 @@ class Gateway:
             ),
             clock=self._clock,
             deadlines=self._deadlines,
+            outliers=Outliers(ejection_limits(settings.ejection), clock=self._clock),
         )
 
     async def _until_live(self, lane: Lane) -> None:
@@ -227,7 +326,7 @@ class Gateway:
     async def _retire(self, version: Version) -> None:
         """End a version that no request is routed to any more, once it has answered what it has."""
         lane = version.lane
-        await self._came_true(lambda: not lane.waiting and not lane.inflight_batches, within_s=version.served.timeout_s)
+        await self._came_true(lambda: not lane.waiting and not lane.inflight_batches, within_s=version.timeout_s)
         await self._end(version)
 
     async def _came_true(self, condition: Callable[[], bool], *, within_s: float) -> bool:
@@ -241,6 +340,10 @@ class Gateway:
         version.link.close()
         await version.lane.close()
         await version.membership.close()
+
+
+def waiting_at(admission: Admission) -> Callable[[], int]:
+    return lambda: sum(admission.waiting.values())
 
 
 def channel_limits(settings: Settings) -> ChannelLimits:

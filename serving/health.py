@@ -24,9 +24,16 @@ class ReplicaHealth:
     """A golden prediction in time, and gateways that send it work."""
 
     def __init__(
-        self, golden: Callable[[], Awaitable[None]], reports: Reports, *, replace_after_s: float, clock: Clock
+        self,
+        golden: Callable[[], Awaitable[None]],
+        reports: Reports,
+        *,
+        busy: Callable[[], bool],
+        replace_after_s: float,
+        clock: Clock,
     ) -> None:
         self._golden = golden
+        self._busy = busy
         self._reports = reports
         self._replace_after_s = replace_after_s
         self._clock = clock
@@ -43,6 +50,8 @@ class ReplicaHealth:
         if self._checking is None:
             self._checking = asyncio.get_running_loop().create_task(self._check_golden())
         done, _ = await asyncio.wait([self._checking], timeout=PATIENCE_S)
+        if not done and not self._busy():
+            raise Unhealthy("the model rests, and yet the golden prediction waits for it")
         if done:
             checked, self._checking = self._checking, None
             await checked

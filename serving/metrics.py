@@ -11,11 +11,15 @@ import os
 import sys
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge
+
+    from serving.gateway import Version
+    from serving.plans import ModelPlan
     from serving.request.lane import Lane
     from serving.request.record import Tally
 
@@ -57,15 +61,47 @@ def forget_dead_processes(folder: Path) -> None:
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
-class GatewayMetrics:
-    """What a gateway process reports."""
+class Growth:
+    """How much a sum has grown since it was last looked at; one that began anew has grown by all that it is."""
 
     def __init__(self) -> None:
-        from prometheus_client import Counter, Gauge, Histogram
+        self._seen: dict[Hashable, float] = {}
 
-        self._requests = Counter(
-            "holdfast_requests_total", "Inference requests by how they ended.", (*_LABELS, "outcome"), registry=None
+    def of(self, key: Hashable, total: float) -> float:
+        before = self._seen.get(key, 0.0)
+        self._seen[key] = total
+        return total - before if total >= before else total
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    from prometheus_client import Counter
+
+    return Counter(name, text, labels, registry=None)
+
+
+def _gauge(name: str, text: str, *labels: str, mode: Literal["livesum", "livemin", "livemax"] = "livesum") -> Gauge:
+    from prometheus_client import Gauge
+
+    return Gauge(name, text, labels, multiprocess_mode=mode, registry=None)
+
+
+class GatewayMetrics:
+    """What a gateway process reports of its requests and lanes."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Histogram
+
+        self._requests = _counter(
+            "holdfast_requests_total", "Inference requests by how they ended.", *_LABELS, "outcome"
         )
+        self._degraded = _counter(
+            "holdfast_degraded_answers_total",
+            "Answers that something else than the version gave.",
+            *_LABELS,
+            "by",
+            "reason",
+        )
+        self._fresh = _counter("holdfast_fresh_cache_answers_total", "Answers from the cache, young enough.", *_LABELS)
         self._duration = Histogram(
             "holdfast_request_duration_seconds",
             "From a request's arrival in the gateway to its encoded answer.",
@@ -73,37 +109,25 @@ class GatewayMetrics:
             buckets=LATENCY_BUCKETS_S,
             registry=None,
         )
-        self._waiting = Gauge(
-            "holdfast_lane_waiting_requests",
-            "Requests that wait in the gateways for a replica.",
-            _LABELS,
-            multiprocess_mode="livesum",
-            registry=None,
+        self._waiting = _gauge(
+            "holdfast_lane_waiting_requests", "Requests that wait in the gateways for a replica.", *_LABELS
         )
-        self._inflight = Gauge(
-            "holdfast_lane_inflight_batches",
-            "Batches that replicas are working on.",
-            _LABELS,
-            multiprocess_mode="livesum",
-            registry=None,
-        )
-        self._channels = Gauge(
-            "holdfast_live_channels",
-            "Tensor channels from gateways to live replicas.",
-            _LABELS,
-            multiprocess_mode="livesum",
-            registry=None,
-        )
-        self._generation = Gauge(
+        self._inflight = _gauge("holdfast_lane_inflight_batches", "Batches that replicas are working on.", *_LABELS)
+        self._channels = _gauge("holdfast_live_channels", "Tensor channels from gateways to live replicas.", *_LABELS)
+        self._generation = _gauge(
             "holdfast_routing_table_generation",
             "Generation of the routing table in force, the oldest of all gateways.",
-            multiprocess_mode="livemin",
-            registry=None,
+            mode="livemin",
         )
 
     def add_requests(self, key: tuple[str, str], tally: Tally) -> None:
         for outcome, count in tally.outcomes.items():
             self._requests.labels(*key, outcome).inc(count)
+        for (kind, reason), count in tally.origins.items():
+            if reason:
+                self._degraded.labels(*key, kind, reason).inc(count)
+            else:
+                self._fresh.labels(*key).inc(count)
         _observe_many(self._duration.labels(*key), tally.buckets, tally.seconds)
 
     def show_lane(self, key: tuple[str, str], lane: Lane) -> None:
@@ -118,6 +142,91 @@ class GatewayMetrics:
 
     def show_generation(self, generation: int) -> None:
         self._generation.set(generation)
+
+
+BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class ProtectionMetrics:
+    """What a gateway process reports of what protects its requests."""
+
+    def __init__(self) -> None:
+        self._growth = Growth()
+        self._attempts = _counter(
+            "holdfast_attempts_total", "Attempts at a version by how they ended.", *_LABELS, "outcome"
+        )
+        self._retries = _counter("holdfast_retries_total", "Further attempts after a failed one.", *_LABELS)
+        self._hedges = _counter("holdfast_hedges_total", "Second attempts beside a slow one.", *_LABELS)
+        self._unaffordable = _counter(
+            "holdfast_retry_budget_exhausted_total", "Failures that weren't tried again for want of budget.", *_LABELS
+        )
+        self._breaker = _gauge(
+            "holdfast_breaker_state",
+            "0 closed, 1 half-open, 2 open; the worst of all gateways.",
+            *_LABELS,
+            mode="livemax",
+        )
+        self._opened = _counter("holdfast_breaker_opened_total", "Times that a breaker opened.", *_LABELS)
+        self._ejected = _gauge("holdfast_ejected_replicas", "Replicas that get no requests for a while.", *_LABELS)
+        self._limit = _gauge("holdfast_admission_limit", "Requests that are let in at once.", "model")
+        self._admitted = _gauge("holdfast_admission_inflight_requests", "Requests that are let in now.", "model")
+        self._queued = _gauge(
+            "holdfast_admission_waiting_requests", "Requests that wait to be let in.", "model", "priority"
+        )
+        self._shed = _counter("holdfast_shed_requests_total", "Requests shed at once.", "model", "priority")
+        self._fallbacks = _counter(
+            "holdfast_fallbacks_total",
+            "Fallbacks asked, by what was asked and whether it answered.",
+            "model",
+            "fallback",
+            "result",
+        )
+        self._cache = _counter("holdfast_cache_operations_total", "What the cache of predictions did.", "operation")
+        self._cache_bytes = _gauge("holdfast_cache_bytes", "Size of the node's cache of predictions.", mode="livemax")
+        self._cache_entries = _gauge("holdfast_cache_entries", "Predictions in the node's cache.", mode="livemax")
+
+    def show_version(self, key: tuple[str, str], version: Version) -> None:
+        attempts = version.served.attempts
+        stats = attempts.stats
+        for outcome, count in stats.outcomes.items():
+            self._grow(self._attempts, (*key, outcome), count)
+        self._grow(self._retries, key, stats.retries)
+        self._grow(self._hedges, key, stats.hedges)
+        self._grow(self._unaffordable, key, stats.budget_exhausted)
+        breaker = attempts.breaker.status()
+        self._breaker.labels(*key).set(BREAKER_STATES[breaker.state])
+        self._grow(self._opened, key, breaker.opened)
+        self._ejected.labels(*key).set(sum(entry.ejected for entry in version.lane.outliers.status()))
+
+    def drop_version(self, key: tuple[str, str]) -> None:
+        """A version is no longer served here."""
+        self._breaker.labels(*key).set(0)
+        self._ejected.labels(*key).set(0)
+
+    def show_model(self, name: str, plan: ModelPlan) -> None:
+        admission = plan.admission
+        self._limit.labels(name).set(admission.limit)
+        self._admitted.labels(name).set(admission.inflight)
+        for priority, waiting in admission.waiting.items():
+            self._queued.labels(name, str(priority)).set(waiting)
+        for priority, shed in admission.shed.items():
+            self._grow(self._shed, (name, str(priority)), shed)
+        for strategy in plan.chain.strategies:
+            self._grow(self._fallbacks, (name, strategy.name, "answered"), plan.chain.answered[strategy.name])
+            self._grow(self._fallbacks, (name, strategy.name, "unusable"), plan.chain.unusable[strategy.name])
+
+    def show_cache(self, stats: Mapping[str, int]) -> None:
+        for name, value in stats.items():
+            if name == "bytes":
+                self._cache_bytes.set(value)
+            elif name == "entries":
+                self._cache_entries.set(value)
+            else:
+                self._grow(self._cache, (name,), value)
+
+    def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
+        if (growth := self._growth.of((counter._name, labels), total)) > 0:  # noqa: SLF001  # only as a key
+            counter.labels(*labels).inc(growth)
 
 
 class _Runs:

@@ -16,11 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from models.errors import ModelError
 from models.golden import read_examples
 from models.manifest import ModelVersion
 from models.registry import Registry
+from models.signature import Signature
 from serving.cluster import StartError, check_ports, lock_state, set_ray_environment
 from serving.ingress.keeper import HaproxyFiles, end_leftover
+from serving.model_settings import ModelSettings
 from serving.rollout.versions import initial_models
 from serving.settings import Settings
 
@@ -88,7 +91,26 @@ def _wanted(settings: Settings) -> list[ModelVersion]:
         for version in model.versions:
             if ModelVersion(model.name, version) not in present:
                 raise StartError(f"models[{index}].versions: {settings.store_dir} has no {model.name}@{version}")
+    _check_chains(models, registry)
     return [ModelVersion(model.name, version) for model in models for version in model.versions]
+
+
+def _check_chains(models: tuple[ModelSettings, ...], registry: Registry) -> None:
+    """Raises ``StartError`` if what a model falls back to couldn't answer for it: the signatures tell."""
+    from serving.plans import chain_fault
+
+    stable = {model.name: model.stable_version for model in models}
+
+    def signature_of(model: str, version: str | None) -> Signature | None:
+        name = version or stable.get(model)
+        with contextlib.suppress(ModelError):  # a version that can't be read is told of when it is loaded
+            return None if name is None else registry.manifest(model, name).signature
+        return None
+
+    for index, model in enumerate(models):
+        signature = signature_of(model.name, None)
+        if signature is not None and (fault := chain_fault(model, signature, signature_of)) is not None:
+            raise StartError(f"models[{index}].{fault}")
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from fallbacks.chain import Chain
 from models.errors import InferenceFailed
 from models.golden import GOLDEN_FILE, Example, write_examples
 from models.inference import Array, InferenceRequest, Tensor
@@ -31,7 +32,17 @@ from serving.channel.frames import FrameReader, Kind, read_frame
 from serving.channel.messages import PROTOCOL_VERSION, Hello, answer_frame, read_work, small_frame
 from serving.channel.watchers import ReplicaProcess
 from serving.channel.work import Answer, Work
+from serving.clock import Clock
 from serving.errors import ReplicaLost, RequestError
+from serving.model_settings import BreakerSettings
+from serving.protocol.decode import RequestDecoder
+from serving.request.admission import Admission, AdmissionLimits
+from serving.request.attempts import Attempts, RetryLimits
+from serving.request.breaker import Breaker, breaker_limits
+from serving.request.budget import RetryBudget
+from serving.request.deadline import Deadlines
+from serving.request.lane import Lane
+from serving.request.pipeline import Plan, ServedVersion
 
 T = TypeVar("T")
 
@@ -339,7 +350,9 @@ class FakeLink:
         self.closed = True
 
 
-def publish_version(registry: Registry, model: str, version: str, artifact: bytes = b"weights") -> Manifest:
+def publish_version(
+    registry: Registry, model: str, version: str, artifact: bytes = b"weights", *, deterministic: bool = False
+) -> Manifest:
     """A version of the doubling model; its artifact needn't run."""
     ones = np.ones((1, 2), np.float32)
     files = {GOLDEN_FILE: write_examples([Example((ones,), (2 * ones,))], DOUBLE), "model.onnx": artifact}
@@ -353,6 +366,32 @@ def publish_version(registry: Registry, model: str, version: str, artifact: byte
             ),
             signature=DOUBLE,
             golden=Golden(GOLDEN_FILE),
+            deterministic=deterministic,
         ),
         files,
     )
+
+
+def attempts_of(lane: Lane, clock: Clock) -> Attempts:
+    """A single attempt at a lane's version, behind a breaker that stays closed."""
+    never = breaker_limits(BreakerSettings(min_calls=1_000_000), timeout_s=10)
+    return Attempts(
+        lane,
+        Breaker(lane.name, never, clock=clock, random=half),
+        limits=RetryLimits(attempts=1),
+        budget=RetryBudget(0.2, 100),
+        clock=clock,
+        random=half,
+    )
+
+
+def half() -> float:
+    """Chance, for those who want none."""
+    return 0.5
+
+
+def plan_of(lane: Lane, clock: Clock, *, timeout_s: float = 7.0, chain: Chain | None = None) -> Plan:
+    """How calls for ``m`` are answered: by ``m@v1`` through this lane."""
+    served = ServedVersion("m", "v1", "m@v1", "sha256:0", lane, attempts_of(lane, clock))
+    admission = Admission("m", AdmissionLimits(limit_min=1000), clock=clock, deadlines=Deadlines(clock))
+    return Plan(("m", "v1"), served, RequestDecoder("m", DOUBLE), timeout_s, admission, chain)

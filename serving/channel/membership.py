@@ -43,6 +43,8 @@ class Sender(Protocol):
 
     def detach(self, client: ReplicaClient) -> None: ...
 
+    def forget(self, replica_id: str) -> None: ...
+
     def pump(self) -> None: ...
 
     def report(self, client: ReplicaClient) -> Report:
@@ -70,6 +72,8 @@ class Membership:
         wanted = set(replicas.items())
         for member in [member for member in self._keepers if member not in wanted]:
             self._keepers.pop(member).cancel()
+            if member[0] not in replicas:
+                self._lane.forget(member[0])
         for member in wanted - self._keepers.keys():
             self._keepers[member] = self._begin(self._keep(*member))
 

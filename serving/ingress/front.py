@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.registry import Registry
+from serving.cache.tiers import PredictionCache
 from serving.clock import SystemClock
 from serving.gateway import Gateway
 from serving.ingress.information import Information
 from serving.ingress.routes import ModelControl, Routes
-from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, render_metrics
+from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, ProtectionMetrics, render_metrics
 from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder
 from serving.settings import Settings
+from serving.status import gateway_status
 
 
 class Front(NamedTuple):
@@ -30,32 +32,64 @@ class Front(NamedTuple):
 
 
 def build_routes(
-    settings: Settings, gateway: Gateway, *, registry: Registry, control: ModelControl | None, metrics_dir: Path
+    settings: Settings,
+    gateway: Gateway,
+    *,
+    registry: Registry,
+    control: ModelControl | None,
+    metrics_dir: Path,
+    cache: PredictionCache | None = None,
 ) -> Front:
+    clock = SystemClock()
     recorder = RequestRecorder(LATENCY_BUCKETS_S)
-    metrics = GatewayMetrics()
-    shown: set[tuple[str, str]] = set()
+    reported = Reported(gateway, recorder, cache)
 
     async def flush() -> None:
-        for key, tally in recorder.collect().items():
-            metrics.add_requests(key, tally)
-        lanes = {(version.served.model, version.served.version): version.lane for version in gateway.versions}
-        for key, lane in lanes.items():
-            metrics.show_lane(key, lane)
-        for key in shown - lanes.keys():
-            metrics.drop_lane(key)
-        shown.clear()
-        shown.update(lanes)
-        metrics.show_generation(gateway.table.generation)
+        reported.flush()
 
     async def render() -> bytes:
-        await flush()
+        reported.flush()
         return await asyncio.to_thread(render_metrics, metrics_dir)
 
-    information = Information(gateway, version=own_version(), list_versions=registry.versions, render_metrics=render)
-    pipeline = Pipeline(gateway, recorder, clock=SystemClock())
+    information = Information(
+        gateway,
+        version=own_version(),
+        list_versions=registry.versions,
+        render_metrics=render,
+        status=lambda: gateway_status(gateway, cache=cache, clock=clock),
+    )
+    pipeline = Pipeline(gateway, recorder, clock=clock)
     routes = Routes(pipeline, information, control, body_max_bytes=settings.http.body_max_bytes)
     return Front(routes, flush)
+
+
+class Reported:
+    """Hands what a gateway has counted to the node's metrics."""
+
+    def __init__(self, gateway: Gateway, recorder: RequestRecorder, cache: PredictionCache | None) -> None:
+        self._gateway = gateway
+        self._recorder = recorder
+        self._cache = cache
+        self._metrics = GatewayMetrics()
+        self._protection = ProtectionMetrics()
+        self._shown: set[tuple[str, str]] = set()
+
+    def flush(self) -> None:
+        for key, tally in self._recorder.collect().items():
+            self._metrics.add_requests(key, tally)
+        versions = {(found.served.model, found.served.version): found for found in self._gateway.versions}
+        for key, found in versions.items():
+            self._metrics.show_lane(key, found.lane)
+            self._protection.show_version(key, found)
+        for key in self._shown - versions.keys():
+            self._metrics.drop_lane(key)
+            self._protection.drop_version(key)
+        self._shown = set(versions)
+        for name, plan in self._gateway.planner.models.items():
+            self._protection.show_model(name, plan)
+        if self._cache is not None:
+            self._protection.show_cache(self._cache.stats()._asdict())
+        self._metrics.show_generation(self._gateway.table.generation)
 
 
 def own_version() -> str:

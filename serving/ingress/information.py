@@ -6,7 +6,8 @@ Not here: paths and methods (``serving.ingress.routes``), the form of the bodies
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -37,12 +38,14 @@ class Information:
         version: str,
         list_versions: ListVersions,
         render_metrics: Callable[[], Awaitable[bytes]],
+        status: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.faults = FaultsOnDemand(gateway)
         self._gateway = gateway
         self._server = json_response(metadata.server_metadata(version))
         self._list_versions = list_versions
         self._render_metrics = render_metrics
+        self._status = status
 
     async def answer(self, endpoint: str, model: str, version: str | None, body: bytes) -> HttpResponse:
         """Raises ``ModelNotFound`` and ``InvalidRequest``."""
@@ -65,6 +68,8 @@ class Information:
             case "metrics":
                 rendered = await self._render_metrics()
                 return HttpResponse(200, [(b"content-type", METRICS_TYPE)], rendered)
+            case "status":
+                return json_response(msgspec.json.encode(self._status()))
             case "stats":
                 return json_response(metadata.statistics(self._stats(model, version)))
             case _:

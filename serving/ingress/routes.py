@@ -15,7 +15,8 @@ from serving.ingress.information import Information
 from serving.protocol.compression import compress, decompress
 from serving.protocol.status import error_response
 from serving.request.deadline import TIMEOUT_HEADER
-from serving.request.pipeline import InferCall, Pipeline, ServedVersion
+from serving.request.pipeline import Given, InferCall, Origin, Pipeline
+from serving.request.priority import PRIORITY_HEADER
 
 log = logging.getLogger("holdfast.http")
 
@@ -24,7 +25,10 @@ REMEMBERED_MAX_CHARACTERS: Final = 256
 _BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
 _LENGTH: Final = b"inference-header-content-length"
 _TIMEOUT: Final = TIMEOUT_HEADER.encode()
+_PRIORITY: Final = PRIORITY_HEADER.encode()
 _VERSION: Final = b"holdfast-version"
+_DEGRADED: Final = b"holdfast-degraded"
+_DEGRADED_REASON: Final = b"holdfast-degraded-reason"
 
 
 class Target(NamedTuple):
@@ -67,6 +71,7 @@ _FIXED: Final[dict[str, Target]] = {
     "/v2/holdfast/faults": Target("faults", (*_GET, "POST", "DELETE")),
     "/v2/holdfast/gateways": Target("gateways", _GET),
     "/v2/holdfast/gateways/restart": Target("restart_gateways", _POST),
+    "/v2/holdfast/status": Target("status", _GET),
     "/metrics": Target("metrics", _GET),
 }
 _OF_MODEL: Final[dict[tuple[str, ...], tuple[str, tuple[str, ...]]]] = {
@@ -108,7 +113,7 @@ class Routes:
         self._control = control
         self._body_max_bytes = body_max_bytes
         self._targets: dict[str, Target] = {}
-        self._version_headers: dict[str, Header] = {}
+        self._version_headers: dict[tuple[str, str], Header] = {}
         self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[HttpResponse]]] = {
             "infer": self._infer,
             "load": self._load,
@@ -149,7 +154,7 @@ class Routes:
         if (encoding := headers.get(b"content-encoding")) is not None:
             body = decompress(body, encoding.decode("latin-1"), max_bytes=self._body_max_bytes)
         length = headers.get(_LENGTH)
-        timeout = headers.get(_TIMEOUT)
+        timeout, priority = headers.get(_TIMEOUT), headers.get(_PRIORITY)
         reply = await self._pipeline.infer(
             InferCall(
                 target.model,
@@ -157,10 +162,14 @@ class Routes:
                 body,
                 None if length is None else _json_length(length),
                 None if timeout is None else timeout.decode("latin-1"),
+                None if priority is None else priority.decode("latin-1"),
             )
         )
         encoded, json_length = reply.body
-        response_headers = [self._version_header(reply.served)]
+        given = reply.given
+        response_headers = [self._version_header(given)]
+        if given.origin is not None:
+            response_headers += origin_headers(given.origin)
         if json_length is None:
             response_headers.append(JSON_TYPE)
         else:
@@ -172,12 +181,13 @@ class Routes:
                 response_headers.append((b"content-encoding", chosen.encode()))
         return HttpResponse(200, response_headers, encoded)
 
-    def _version_header(self, served: ServedVersion) -> Header:
-        header = self._version_headers.get(served.name)
+    def _version_header(self, given: Given) -> Header:
+        key = (given.model, given.version)
+        header = self._version_headers.get(key)
         if header is None:
             if len(self._version_headers) >= _PATHS_MAX:
                 self._version_headers.clear()
-            header = self._version_headers[served.name] = (_VERSION, served.name.encode())
+            header = self._version_headers[key] = (_VERSION, f"{given.model}@{given.version}".encode())
         return header
 
     async def _inform(self, request: HttpRequest, target: Target) -> HttpResponse:
@@ -210,6 +220,17 @@ class Routes:
         if self._control is None:
             raise UnknownRoute("changing what is served is switched off here (setting `admin`)")
         return self._control
+
+
+def origin_headers(origin: Origin) -> list[Header]:
+    """What tells an answer that isn't the version's own, now; ``Cache-Status`` as RFC 9211 has it."""
+    headers: list[Header] = []
+    if origin.reason is not None:
+        headers += [(_DEGRADED, origin.kind.encode()), (_DEGRADED_REASON, origin.reason.encode())]
+    if origin.age_s is not None:
+        headers.append((b"age", b"%d" % int(origin.age_s)))
+        headers.append((b"cache-status", f"holdfast; hit; detail={origin.where or 'node'}".encode()))
+    return headers
 
 
 def _json_length(raw: bytes) -> int:

@@ -31,6 +31,7 @@ STATUS: Final[Mapping[type[errors.RequestError], int]] = MappingProxyType(
         errors.NoAnswer: 503,
         errors.DeadlineExceeded: 504,
         errors.AttemptTimeout: 504,
+        errors.QueueTimeout: 504,
     }
 )
 """One row for each concrete class of ``serving.errors``."""

@@ -9,17 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from models.inference import InferenceRequest, Tensors
 from models.signature import Signature
 from serving.channel.work import Answer, ReplicaClient, Report
 from serving.clock import Clock
-from serving.errors import DeadlineExceeded, Internal, InvalidAnswer, ModelFailed, ReplicaUnavailable, RequestError
+from serving.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidAnswer,
+    ModelFailed,
+    QueueTimeout,
+    ReplicaUnavailable,
+    RequestError,
+)
 from serving.request.batch import Key, answered_rows, batch_key, fixed_shapes, join, request_bytes, split
 from serving.request.check import form_fault, unfinite
 from serving.request.deadline import Deadlines
+from serving.request.ejection import Outliers
+from serving.request.failures import failure_of
+from serving.request.outlier import EjectionLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ class LaneStats:
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """One request in the lane."""
+    """One request in the lane. ``avoid`` is the replica that had it before; times in monotonic seconds."""
 
     lane: Lane
     request: InferenceRequest
@@ -59,26 +71,52 @@ class Pending:
     key: Key
     answer: asyncio.Future[Tensors]
     since: float
+    avoid: str | None = None
     batch: _Batch | None = None
+    sent: float = 0.0
 
     def expire(self) -> None:
-        where = "waiting for its turn" if self.batch is None else f"waiting for {self.lane.name}"
-        text = f"the deadline of {self.deadline - self.since:.3f} s passed while the request was {where}"
-        self.lane.expired(self, DeadlineExceeded(text))
+        self.lane.expired(self)
+
+    @property
+    def replica_id(self) -> str | None:
+        """The replica that has or had the request."""
+        return None if self.batch is None else self.batch.client.replica_id
+
+    @property
+    def waited_s(self) -> float:
+        """How long it waited for its turn, once it has been sent."""
+        return max(self.sent - self.since, 0.0)
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
     members: list[Pending]
     client: ReplicaClient
+    sent: float
     answer: asyncio.Future[Answer] = field(init=False)
+
+
+class _Group(NamedTuple):
+    """Part of a batch that failed because of its content, and the replica that it failed on."""
+
+    members: list[Pending]
+    avoid: str
 
 
 class Lane:
     """Everything between a routed request and an answer of its version."""
 
     def __init__(
-        self, name: str, signature: Signature, *, finite: bool, limits: LaneLimits, clock: Clock, deadlines: Deadlines
+        self,
+        name: str,
+        signature: Signature,
+        *,
+        finite: bool,
+        limits: LaneLimits,
+        clock: Clock,
+        deadlines: Deadlines,
+        outliers: Outliers | None = None,
     ) -> None:
         self.name = name
         self.stats = LaneStats()
@@ -88,24 +126,34 @@ class Lane:
         self._clock = clock
         self._deadlines = deadlines
         self._fixed = fixed_shapes(signature)
+        self._outliers = outliers or Outliers(EjectionLimits(enabled=False), clock=clock)
         self._queue: OrderedDict[Pending, None] = OrderedDict()
-        self._isolated: deque[list[Pending]] = deque()
+        self._again: OrderedDict[Pending, None] = OrderedDict()
+        self._isolated: deque[_Group] = deque()
         self._clients: dict[str, ReplicaClient] = {}
         self._safety_net: ReplicaClient | None = None
         self._inflight = 0
         self._requests_inflight = 0
+        self._last_return = 0.0
+        self.waiting_elsewhere: Callable[[], int] = int
+        """Requests for this version that haven't come here yet, because they wait to be let in."""
 
     # Who can do the work
 
     def attach(self, client: ReplicaClient) -> None:
         """Send work through this client from now on."""
         self._clients[client.replica_id] = client
+        self._outliers.joined(client.replica_id)
         self.pump()
 
     def detach(self, client: ReplicaClient) -> None:
         if self._clients.get(client.replica_id) is client:
             del self._clients[client.replica_id]
         self.pump()
+
+    def forget(self, replica_id: str) -> None:
+        """The replica is gone for good: what was held against it is forgotten."""
+        self._outliers.left(replica_id)
 
     def set_safety_net(self, client: ReplicaClient) -> None:
         """The client that is used while no other one is live."""
@@ -121,8 +169,25 @@ class Lane:
         return sum(client.live for client in self._clients.values())
 
     @property
+    def replicas(self) -> list[ReplicaClient]:
+        """Those that the lane has a channel to."""
+        return list(self._clients.values())
+
+    @property
+    def outliers(self) -> Outliers:
+        return self._outliers
+
+    def has_other(self, replica_id: str | None) -> bool:
+        """Whether a live replica that isn't ejected could take what this one had."""
+        outliers = self._outliers
+        return any(
+            client.live and client.replica_id != replica_id and not outliers.ejected(client.replica_id)
+            for client in self._clients.values()
+        )
+
+    @property
     def waiting(self) -> int:
-        return len(self._queue) + sum(map(len, self._isolated))
+        return len(self._queue) + len(self._again) + sum(len(group.members) for group in self._isolated)
 
     @property
     def inflight_batches(self) -> int:
@@ -130,7 +195,8 @@ class Lane:
 
     def report(self, client: ReplicaClient) -> Report:
         """What a replica is told: its share of the requests that are here, and how long it has been ejected."""
-        return Report((self.waiting + self._requests_inflight) / max(1, self.live_channels), 0.0)
+        here = self.waiting + self._requests_inflight + self.waiting_elsewhere()
+        return Report(here / max(1, self.live_channels), self._outliers.ejected_for(client.replica_id))
 
     async def close(self) -> None:
         """Fail what waits and close every client."""
@@ -143,9 +209,10 @@ class Lane:
 
     # Requests
 
-    def submit(self, request: InferenceRequest, deadline: float) -> Pending:
+    def submit(self, request: InferenceRequest, deadline: float, *, avoid: str | None = None) -> Pending:
         """Queue a request; ``answer`` of the result ends with its outputs or a ``RequestError``.
 
+        One that names a replica to ``avoid`` was sent before: it goes first, and to another replica if there is one.
         Raises ``DeadlineExceeded`` when its time is over already, and ``ReplicaUnavailable`` at once when no replica
         can take work or the queue is full.
         """
@@ -158,8 +225,11 @@ class Lane:
             raise ReplicaUnavailable(f"{len(self._queue)} requests wait for {self.name} already")
         answer: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
         key = batch_key(request, fixed=self._fixed)
-        pending = Pending(self, request, deadline, key, answer, now)
-        self._queue[pending] = None
+        pending = Pending(self, request, deadline, key, answer, now, avoid)
+        if avoid is None:
+            self._queue[pending] = None
+        else:
+            self._again[pending] = None
         self._deadlines.watch(pending)
         self.pump()
         return pending
@@ -170,36 +240,69 @@ class Lane:
         batch = pending.batch
         if batch is None:
             self._queue.pop(pending, None)
+            self._again.pop(pending, None)
         elif all(member.answer.done() for member in batch.members):
             batch.answer.cancel()
         else:
             batch.client.forget(batch.answer, batch.members.index(pending))
 
-    def expired(self, pending: Pending, error: DeadlineExceeded) -> None:
+    def expired(self, pending: Pending) -> None:
         """The deadline of this request has passed."""
-        if not pending.answer.done():
-            self._end(pending, error)
-            self.abandon(pending)
+        if pending.answer.done():
+            return
+        took = f"the {pending.deadline - pending.since:.3f} s that the request had passed while it was waiting for"
+        if pending.batch is not None:
+            self._outliers.observed(pending.batch.client.replica_id, good=0, bad=1, seconds=0.0)
+            self._end(pending, DeadlineExceeded(f"{took} {self.name}"))
+        elif self._last_return > pending.since:
+            self._end(pending, QueueTimeout(f"{took} its turn at {self.name}"))
+        else:  # nothing came back all that time: it isn't others that kept the replicas busy
+            self._end(pending, DeadlineExceeded(f"{took} its turn; no replica of {self.name} answered anything"))
+        self.abandon(pending)
 
     def pump(self) -> None:
         """Send what can be sent now. Called when a request, an answer or a replica comes or goes."""
-        while self._queue or self._isolated:
+        if self._again or self._isolated:
+            self._pump_again()
+        while self._queue:
             client = self._free_client()
             if client is None:
-                if not self.ready:
-                    self._fail_waiting(f"the last replica of {self.name} is gone")
-                return
-            members = self._next_batch()
+                break
+            members = self._take_compatible(self._queue, None)
             if not members:
                 return
             self._send(members, client)
+        if (self._queue or self._again or self._isolated) and not self.ready:
+            self._fail_waiting(f"the last replica of {self.name} is gone")
 
-    def _free_client(self) -> ReplicaClient | None:
-        """The live replica with the fewest batches outstanding, if any has room."""
+    def _pump_again(self) -> None:
+        """What was sent before goes first, to another replica; only if there is no other, to the same."""
+        for _ in range(len(self._isolated)):
+            group = self._isolated.popleft()
+            members = [pending for pending in group.members if not pending.answer.done()]
+            if members and (client := self._free_other(group.avoid)) is not None:
+                self._send(members, client)
+            elif members:
+                self._isolated.append(_Group(members, group.avoid))
+        for avoid in dict.fromkeys(pending.avoid for pending in self._again):
+            while (client := self._free_other(avoid)) is not None:
+                members = self._take_compatible(self._again, avoid)
+                if not members:
+                    break
+                self._send(members, client)
+
+    def _free_other(self, replica_id: str | None) -> ReplicaClient | None:
+        return self._free_client(replica_id if self.has_other(replica_id) else None)
+
+    def _free_client(self, avoid: str | None = None) -> ReplicaClient | None:
+        """The live replica with the fewest batches outstanding, if any has room; an ejected one for want of others."""
         best: ReplicaClient | None = None
         fewest = self._limits.inflight_batches
+        outliers = self._outliers
         for client in self._clients.values():
-            if client.live and client.outstanding < fewest:
+            if client.live and client.outstanding < fewest and client.replica_id != avoid:
+                if outliers.any_ejected and outliers.ejected(client.replica_id) and self.has_other(client.replica_id):
+                    continue
                 best, fewest = client, client.outstanding
         if best is None and self._safety_net is not None and self._safety_net.live and not self._any_live():
             return self._safety_net if self._safety_net.outstanding < self._limits.inflight_batches else None
@@ -211,19 +314,13 @@ class Lane:
                 return True
         return False
 
-    def _next_batch(self) -> list[Pending]:
-        while self._isolated:
-            if members := [pending for pending in self._isolated.popleft() if not pending.answer.done()]:
-                return members
-        return self._take_compatible()
-
-    def _take_compatible(self) -> list[Pending]:
-        """The first waiting request, and those behind it that can go with it."""
+    def _take_compatible(self, queue: OrderedDict[Pending, None], avoid: str | None) -> list[Pending]:
+        """The first waiting request with this ``avoid``, and those behind it that can go with it."""
         limits = self._limits
         members: list[Pending] = []
         rows = size = 0
-        for pending in self._queue:
-            if pending.answer.done() or (members and pending.key != members[0].key):
+        for pending in queue:
+            if pending.answer.done() or pending.avoid != avoid or (members and pending.key != members[0].key):
                 continue
             rows += pending.request.rows
             size += request_bytes(pending.request)
@@ -233,19 +330,22 @@ class Lane:
             if not self._signature.batched:
                 break
         for pending in members:
-            del self._queue[pending]
+            del queue[pending]
         return members
 
     def _send(self, members: list[Pending], client: ReplicaClient) -> None:
-        batch = _Batch(members, client)
         now = self._clock.monotonic()
+        batch = _Batch(members, client, now)
         stats = self.stats
         for pending in members:
             pending.batch = batch
+            pending.sent = now
             stats.queue_s += now - pending.since
         work = join([pending.request for pending in members], [pending.deadline for pending in members])
         self._inflight += 1
         self._requests_inflight += len(members)
+        if len(self._clients) > 1 and (last := self._clients.pop(client.replica_id, None)) is not None:
+            self._clients[client.replica_id] = last  # of equals, the one that has rested longest comes first
         batch.answer = client.submit(work)
         batch.answer.add_done_callback(lambda _: self._returned(batch))
 
@@ -255,32 +355,35 @@ class Lane:
         self._inflight -= 1
         self._requests_inflight -= len(batch.members)
         self.stats.batches += 1
+        self._last_return = now = self._clock.monotonic()
         if not batch.answer.cancelled():
             error = batch.answer.exception()
+            good = bad = 0
             if error is None:
-                self._deliver(batch, batch.answer.result())
+                good, bad = self._deliver(batch, batch.answer.result())
             elif isinstance(error, RequestError):
-                self._failed(batch.members, error)
+                bad = self._failed(batch, batch.members, error)
             else:
                 self._end_all(batch.members, Internal(f"{self.name}: {type(error).__name__}: {error}"))
+            self._outliers.observed(batch.client.replica_id, good=good, bad=bad, seconds=now - batch.sent)
         self.pump()
 
-    def _deliver(self, batch: _Batch, answer: Answer) -> None:
+    def _deliver(self, batch: _Batch, answer: Answer) -> tuple[int, int]:
+        """End the requests of an answered batch; how many the replica answered well, and how many badly."""
         members = batch.members
         self.stats.compute_s += answer.compute_s
         if answer.dropped:
             if not all(0 <= index < len(members) for index in answer.dropped):
                 self._end_all(members, InvalidAnswer(f"{self.name} dropped requests that it wasn't sent"))
-                return
+                return 0, len(members)
             for index in answer.dropped:
                 self._end(members[index], DeadlineExceeded(f"{self.name} dropped the request: its deadline had passed"))
             members = [pending for index, pending in enumerate(members) if index not in answer.dropped]
             if not members:
-                return
+                return 0, 0
         rows = answered_rows([pending.request.rows for pending in batch.members], answer)
         if (fault := form_fault(self._signature, answer.outputs, rows)) is not None:
-            self._failed(members, InvalidAnswer(f"{self.name} gave an invalid answer: {fault}"))
-            return
+            return 0, self._failed(batch, members, InvalidAnswer(f"{self.name} gave an invalid answer: {fault}"))
         faults = unfinite(answer.outputs, rows, batched=self._signature.batched) if self._finite else {}
         self.stats.last_wall = self._clock.wall()
         for index, (pending, outputs) in enumerate(zip(members, split(answer.outputs, rows), strict=True)):
@@ -288,20 +391,26 @@ class Lane:
                 self._end(pending, InvalidAnswer(f"{self.name} gave an invalid answer: {faults[index]}"))
             else:
                 self._end(pending, outputs)
+        return len(members) - len(faults), len(faults)
 
-    def _failed(self, members: list[Pending], error: RequestError) -> None:
-        """End a failed batch; if its content may be to blame, find the guilty request first."""
+    def _failed(self, batch: _Batch, members: list[Pending], error: RequestError) -> int:
+        """End a failed batch; if its content may be to blame, find the guilty request first.
+
+        How many bad outcomes that is for the replica: a batch that is taken apart is one, whoever is guilty.
+        """
         if isinstance(error, ModelFailed | InvalidAnswer) and len(members) > 1:
             middle = len(members) // 2
             for half in (members[:middle], members[middle:]):
-                self._isolated.append(half)
+                self._isolated.append(_Group(half, batch.client.replica_id))
                 for pending in half:
                     pending.batch = None
-        else:
-            self._end_all(members, error)
+            return 1
+        self._end_all(members, error)
+        return len(members) if failure_of(error).counts else 0
 
     def _fail_waiting(self, reason: str) -> None:
-        waiting = [*self._queue, *(pending for group in self._isolated for pending in group)]
+        waiting = [*self._again, *self._queue, *(pending for group in self._isolated for pending in group.members)]
+        self._again.clear()
         self._queue.clear()
         self._isolated.clear()
         self._end_all(waiting, ReplicaUnavailable(reason))

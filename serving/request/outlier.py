@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import inf, sqrt
 from typing import Final, Generic, TypeVar
 
+from serving.model_settings import EjectionSettings
 from serving.request.window import Sums, Window
 
 TRIAL_CALLS: Final = 5
@@ -30,14 +31,27 @@ SLOWER_S: Final = 0.005
 class EjectionLimits:
     """When a replica is ejected and for how long. Times in seconds, shares from 0 to 1."""
 
-    enabled: bool
-    window_s: float
-    min_calls: int
-    bad_share: float
-    slow_factor: float
-    interval_s: float
-    interval_max_s: float
-    max_share: float
+    enabled: bool = True
+    window_s: float = 10.0
+    min_calls: int = 10
+    bad_share: float = 0.2
+    slow_factor: float = 4.0
+    interval_s: float = 2.0
+    interval_max_s: float = 60.0
+    max_share: float = 0.5
+
+
+def ejection_limits(settings: EjectionSettings) -> EjectionLimits:
+    return EjectionLimits(
+        enabled=settings.enabled,
+        window_s=settings.window_s,
+        min_calls=settings.min_calls,
+        bad_share=settings.bad_share,
+        slow_factor=settings.slow_factor,
+        interval_s=settings.interval_s,
+        interval_max_s=settings.interval_max_s,
+        max_share=settings.max_share,
+    )
 
 
 class Record:

@@ -1,8 +1,8 @@
 """The life of one inference request, from its bytes to the bytes of its answer, stage by stage.
 
 Each stage is a line here and a file of its own. Not here: HTTP (``serving.ingress``), wire forms
-(``serving.protocol``), what serves a version (``serving.request.lane``). Admission goes before the route, breaker
-and retry around the attempt, fallback behind it.
+(``serving.protocol``), how a version is asked (``serving.request.attempts``), what answers in its place
+(``fallbacks``).
 """
 
 from __future__ import annotations
@@ -10,30 +10,50 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+from fallbacks.chain import Chain, Exhausted, Question
 from models.inference import InferenceRequest, InferenceResponse, Tensors
 from serving.clock import Clock
-from serving.errors import Internal, RequestError
+from serving.errors import (
+    AttemptTimeout,
+    DeadlineExceeded,
+    Internal,
+    InvalidAnswer,
+    ModelFailed,
+    NoAnswer,
+    QueueTimeout,
+    ReplicaLost,
+    ReplicaUnavailable,
+    RequestError,
+)
 from serving.protocol.decode import RequestDecoder
 from serving.protocol.encode import EncodedBody, encode_infer
+from serving.request.admission import Admission, Permit
+from serving.request.attempts import Attempts, Exchange
 from serving.request.deadline import budget_s
+from serving.request.failures import failure_of
 from serving.request.lane import Lane
+from serving.request.memory import Memory
+from serving.request.priority import priority_of
 
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
-OK = "ok"
-CANCELLED = "cancelled"
+OK: Final = "ok"
+DEGRADED: Final = "degraded"
+CANCELLED: Final = "cancelled"
+NO_VERSION: Final = ("", "")
 
 
 class InferCall(NamedTuple):
-    """An inference request as it arrived. ``timeout`` is its deadline header, in microseconds."""
+    """An inference request as it arrived; ``timeout`` (microseconds) and ``priority`` are its headers."""
 
     model: str
     version: str | None
     body: bytes | memoryview
     json_length: int | None = None
     timeout: str | None = None
+    priority: str | None = None
 
 
 class ServedVersion(NamedTuple):
@@ -42,28 +62,67 @@ class ServedVersion(NamedTuple):
     model: str
     version: str
     name: str
-    decoder: RequestDecoder
+    digest: str
     lane: Lane
+    attempts: Attempts
+    deterministic: bool = False
+
+
+class Plan(NamedTuple):
+    """How calls for a model, or for one version of it, are answered here; times in seconds.
+
+    ``served`` is None if no version of it can be asked now. A call that names a version is answered by that version
+    or not at all: it has no ``chain`` and no ``memory``.
+    """
+
+    key: tuple[str, str]
+    served: ServedVersion | None
+    decoder: RequestDecoder
     timeout_s: float
+    admission: Admission
+    chain: Chain | None = None
+    memory: Memory | None = None
 
 
 class Router(Protocol):
-    """Says which version answers a call; raises ``ModelNotFound``."""
+    """Says how a call is answered; raises ``ModelNotFound``."""
 
-    def route(self, model: str, version: str | None) -> ServedVersion: ...
+    def route(self, model: str, version: str | None) -> Plan: ...
+
+
+class Origin(NamedTuple):
+    """What gave an answer that isn't the version's own, now.
+
+    ``kind`` is ``version``, ``model``, ``cache`` or ``static``; ``reason`` the code of the error for which it is
+    degraded, None for a cached answer that the settings call fresh; ``age_s`` and ``where`` only of cached ones.
+    """
+
+    kind: str
+    reason: str | None
+    age_s: float | None = None
+    where: str | None = None
+
+
+class Given(NamedTuple):
+    """Outputs, who gave them (``model@version``, in two parts), and where they come from if not from there, now."""
+
+    outputs: Tensors
+    model: str
+    version: str
+    origin: Origin | None = None
 
 
 class Recorder(Protocol):
-    """Hears of every request exactly once, when it has ended."""
+    """Hears of every request exactly once, when it has ended. ``key`` is the model and version it was routed to."""
 
-    def record(self, served: ServedVersion | None, outcome: str, *, seconds: float) -> None: ...
+    def record(self, key: tuple[str, str], outcome: str, *, seconds: float, origin: Origin | None = None) -> None: ...
 
 
 class Reply(NamedTuple):
-    """An encoded answer, and the version that gave it."""
+    """An encoded answer, and who gave it."""
 
     body: EncodedBody
-    served: ServedVersion
+    given: Given
 
 
 class Pipeline:
@@ -77,16 +136,21 @@ class Pipeline:
     async def infer(self, call: InferCall) -> Reply:
         """Raises a ``RequestError`` when there is no good answer."""
         arrived = self._monotonic()
-        served: ServedVersion | None = None
-        outcome = Internal.code
+        key, outcome, origin = NO_VERSION, Internal.code, None
         try:
-            served = self._router.route(call.model, call.version)
-            request = served.decoder.decode(call.body, json_length=call.json_length, version=call.version)
-            deadline = arrived + budget_s(request.parameters, call.timeout, default_s=served.timeout_s)
-            outputs = await attempt(served.lane, request, deadline)
-            body = encode_infer(_response(served, request, outputs), request)
-            outcome = OK
-            return Reply(body, served)
+            plan = self._router.route(call.model, call.version)
+            key = plan.key
+            request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+            deadline = arrived + budget_s(request.parameters, call.timeout, default_s=plan.timeout_s)
+            priority = priority_of(request.parameters, call.priority)
+            given = fresh_from_memory(plan, request)
+            if given is None:
+                permit = plan.admission.try_admit(priority, deadline) or await plan.admission.admit(priority, deadline)
+                given = await self._answer(plan, Exchange(request, deadline, has_fallback=bool(plan.chain)), permit)
+            body = encode_infer(_response(given, request), request)
+            origin = given.origin
+            outcome = OK if origin is None or origin.reason is None else DEGRADED
+            return Reply(body, given)
         except RequestError as error:
             outcome = error.code
             raise
@@ -94,18 +158,71 @@ class Pipeline:
             outcome = CANCELLED
             raise
         finally:
-            self._recorder.record(served, outcome, seconds=self._monotonic() - arrived)
+            self._recorder.record(key, outcome, seconds=self._monotonic() - arrived, origin=origin)
+
+    async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit) -> Given:
+        """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""
+        admitted = self._monotonic()
+        served = plan.served
+        try:
+            if served is None:
+                raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
+            outputs = await served.attempts.answer(exchange)
+        except RequestError as error:
+            took_s = self._monotonic() - admitted
+            try:
+                return await fall_back(plan, exchange, error)
+            finally:
+                if isinstance(error, _WORK_WAS_DONE):
+                    permit.succeeded(took_s=took_s, waited_s=exchange.waited_s)
+                elif isinstance(error, _TOO_MUCH):
+                    permit.dropped()
+        else:
+            permit.succeeded(took_s=self._monotonic() - admitted, waited_s=exchange.waited_s)
+        finally:
+            permit.ignored()  # has no effect on one that was given back already
+        if plan.memory is not None and served.deterministic:
+            plan.memory.remember(served.version, served.digest, exchange.request.inputs, outputs)
+        return Given(outputs, served.model, served.version)
 
 
-async def attempt(lane: Lane, request: InferenceRequest, deadline: float) -> Tensors:
-    """One try at one version. When the caller goes away, so does the work."""
-    pending = lane.submit(request, deadline)
+_WORK_WAS_DONE: Final = (ModelFailed, InvalidAnswer)
+"""To the limit a bad answer is an answer like any other."""
+
+_TOO_MUCH: Final = (DeadlineExceeded, AttemptTimeout, QueueTimeout, ReplicaLost)
+"""What may come of letting in more than can be served in time."""
+
+
+def fresh_from_memory(plan: Plan, request: InferenceRequest) -> Given | None:
+    """A cached answer that the settings call as good as the model's own, if there is one."""
+    if plan.memory is None or (hit := plan.memory.fresh(request.inputs)) is None:
+        return None
+    return Given(hit.outputs, hit.model, hit.version, Origin("cache", None, hit.age_s, hit.where))
+
+
+async def fall_back(plan: Plan, exchange: Exchange, error: RequestError) -> Given:
+    """What the model's chain answers; raises ``error`` if nothing may stand in for it, else ``NoAnswer``."""
+    if not plan.chain or not failure_of(error).may_fall_back:
+        raise error
     try:
-        return await pending.answer
-    except asyncio.CancelledError:
-        lane.abandon(pending)
-        raise
+        found = await plan.chain.answer(Question(exchange.request, exchange.deadline))
+    except Exhausted as exhausted:
+        raise NoAnswer(f"{error.message}; {exhausted}") from None
+    return Given(found.outputs, found.model, found.version, Origin(found.kind, error.code, found.age_s, found.where))
 
 
-def _response(served: ServedVersion, request: InferenceRequest, outputs: Tensors) -> InferenceResponse:
-    return InferenceResponse(served.model, served.version, outputs, request.id, _NO_PARAMETERS)
+def _response(given: Given, request: InferenceRequest) -> InferenceResponse:
+    parameters = _NO_PARAMETERS if given.origin is None else _parameters(given.origin)
+    return InferenceResponse(given.model, given.version, given.outputs, request.id, parameters)
+
+
+def _parameters(origin: Origin) -> dict[str, Any]:
+    """What the body says of an answer that isn't the version's own: the headers say the same."""
+    parameters: dict[str, Any] = {}
+    if origin.reason is not None:
+        parameters["degraded"] = origin.kind
+        parameters["degraded_reason"] = origin.reason
+    if origin.age_s is not None:
+        parameters["cached"] = True
+        parameters["age_s"] = round(origin.age_s, 3)
+    return parameters

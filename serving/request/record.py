@@ -10,9 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from serving.request.pipeline import ServedVersion
-
-NO_VERSION = ("", "")
+from serving.request.pipeline import Origin
 
 
 @dataclass(slots=True)
@@ -25,6 +23,8 @@ class Tally:
     buckets: list[int]
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    origins: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """What answered in the version's place and for which error; ("cache", "") is an answer that counts as fresh."""
 
 
 class RequestRecorder:
@@ -34,14 +34,15 @@ class RequestRecorder:
         self._bounds_s = tuple(bounds_s)
         self._tallies: dict[tuple[str, str], Tally] = {}
 
-    def record(self, served: ServedVersion | None, outcome: str, *, seconds: float) -> None:
-        key = NO_VERSION if served is None else (served.model, served.version)
+    def record(self, key: tuple[str, str], outcome: str, *, seconds: float, origin: Origin | None = None) -> None:
         tally = self._tallies.get(key)
         if tally is None:
             tally = self._tallies[key] = Tally([0] * (len(self._bounds_s) + 1))
         tally.outcomes[outcome] += 1
         tally.buckets[bisect_left(self._bounds_s, seconds)] += 1
         tally.seconds += seconds
+        if origin is not None:
+            tally.origins[origin.kind, origin.reason or ""] += 1
 
     def collect(self) -> dict[tuple[str, str], Tally]:
         """Everything recorded since the last call, by (model, version); unknown models under ``NO_VERSION``."""

@@ -46,19 +46,20 @@ UNLOADED: Final = "unloaded on request"
 """Why a version isn't served that a person took away: nothing but a person brings it back."""
 
 
-class _Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Wishes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
+    withdraw: bool = False
     unload_dependents: bool = False  # Triton's clients send it; versions here have no dependents
 
 
 class _Body(msgspec.Struct, frozen=True):
-    parameters: _Parameters = _Parameters()
+    parameters: Wishes = Wishes()
 
 
-def wished_version(body: bytes) -> str | None:
-    """The version that a load or unload body names; raises ``InvalidRequest``."""
+def wishes(body: bytes) -> Wishes:
+    """What a load or unload body asks for; raises ``InvalidRequest``."""
     try:
-        return msgspec.json.decode(body or b"{}", type=_Body).parameters.version
+        return msgspec.json.decode(body or b"{}", type=_Body).parameters
     except (ValueError, RecursionError) as error:  # msgspec's own errors, and what isn't UTF-8
         raise InvalidRequest(f"the body: {error}") from None
 
@@ -101,7 +102,10 @@ class VersionControl:
         The version that the settings call stable answers by default again once it is back. Raises ``ModelNotFound``
         and ``LoadFailed``.
         """
-        wish = wished_version(body)
+        asked = wishes(body)
+        if asked.withdraw:
+            raise InvalidRequest("the body: parameters.withdraw goes with unload only")
+        wish = asked.version
         async with self._lock(model):
             version = await asyncio.to_thread(self._highest, model) if wish is None else wish
             named = self._settings.model(model)
@@ -109,15 +113,19 @@ class VersionControl:
             await self._load(ModelVersion(model, version), make_stable=make_stable)
 
     async def unload(self, model: str, body: bytes = b"") -> None:
-        """Stop serving a version, by default all of the model, and end its replicas. Raises ``ModelNotFound``."""
-        wish = wished_version(body)
+        """Stop serving a version, by default all of the model, and end its replicas. Raises ``ModelNotFound``.
+
+        ``withdraw`` takes back what it has answered, too: no cached answer of it is given any more.
+        """
+        asked = wishes(body)
+        wish = asked.version
         async with self._lock(model):
             route = self._table.models.get(model)
             if route is None or (wish is not None and wish not in route.versions):
                 raise ModelNotFound(f"'{model}@{wish}' isn't loaded" if wish else f"'{model}' isn't loaded")
             versions = list(route.versions) if wish is None else [wish]
             for version in versions:
-                await self._take_down(ModelVersion(model, version), reason=UNLOADED)
+                await self._take_down(ModelVersion(model, version), reason=UNLOADED, withdraw=asked.withdraw)
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())
@@ -151,10 +159,10 @@ class VersionControl:
         digest = manifest.digest
         await self._change(lambda table: table.with_version(model, version, digest, stable=make_stable))
 
-    async def _take_down(self, name: ModelVersion, reason: str | None = None) -> None:
+    async def _take_down(self, name: ModelVersion, *, reason: str, withdraw: bool = False) -> None:
         """First out of the table, then its replicas: a call to a version that ends could hang."""
         model, version = name
-        await self._change(lambda table: table.without_version(model, version, reason=reason))
+        await self._change(lambda table: table.without_version(model, version, reason=reason, withdraw=withdraw))
         await self._deployer.delete(name)
 
     def _versions_of(self, model: str) -> dict[str, str]:

@@ -30,12 +30,14 @@ class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All models. A table with a higher ``generation`` replaces one with a lower.
 
-    ``unavailable`` says of versions (``model@version``) that should be served why they aren't.
+    ``unavailable`` says of versions (``model@version``) that should be served why they aren't. ``withdrawn`` says of
+    versions, by digest, why what they answered may not be given again: cached answers of theirs are void.
     """
 
     generation: int = 0
     models: dict[str, ModelRoute] = {}
     unavailable: dict[str, str] = {}
+    withdrawn: dict[str, str] = {}
 
     def resolve(self, model: str, version: str | None) -> str:
         """The version that shall answer; raises ``ModelNotFound``."""
@@ -52,18 +54,23 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def with_version(self, model: str, version: str, digest: str, *, stable: bool = False) -> RoutingTable:
         """The next table, in which this version is served too.
 
-        It becomes the stable one if it is the first of its model or ``stable`` says so.
+        It becomes the stable one if it is the first of its model or ``stable`` says so. If it was withdrawn, it is so
+        no more.
         """
         route = self.models.get(model)
         versions = {**(route.versions if route else {}), version: digest}
         name = version if route is None or stable else route.stable
         reasons = {key: reason for key, reason in self.unavailable.items() if key != f"{model}@{version}"}
-        return RoutingTable(self.generation + 1, {**self.models, model: ModelRoute(name, versions)}, reasons)
+        withdrawn = {key: reason for key, reason in self.withdrawn.items() if key != digest}
+        return RoutingTable(self.generation + 1, {**self.models, model: ModelRoute(name, versions)}, reasons, withdrawn)
 
-    def without_version(self, model: str, version: str, *, reason: str | None = None) -> RoutingTable:
+    def without_version(
+        self, model: str, version: str, *, reason: str | None = None, withdraw: bool = False
+    ) -> RoutingTable:
         """The next table, without this version, and why if there is something to say.
 
-        If it was the stable one, the one that was added last takes its place.
+        If it was the stable one, the one that was added last takes its place. ``withdraw`` takes back what it has
+        answered, too.
         """
         models = dict(self.models)
         route = models.pop(model, None)
@@ -73,7 +80,10 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         reasons = {key: said for key, said in self.unavailable.items() if key != f"{model}@{version}"}
         if reason is not None:
             reasons[f"{model}@{version}"] = reason
-        return RoutingTable(self.generation + 1, models, reasons)
+        withdrawn = self.withdrawn
+        if withdraw and route is not None and version in route.versions:
+            withdrawn = {**withdrawn, route.versions[version]: reason or "withdrawn"}
+        return RoutingTable(self.generation + 1, models, reasons, withdrawn)
 
 
 EMPTY = RoutingTable()

@@ -55,6 +55,13 @@ def test_a_killed_model_replica_is_replaced_and_no_request_waits_past_its_deadli
     assert unhurt.failures() == []
 
 
+def test_a_model_replica_that_says_nothing_any_more_is_replaced(system: System) -> None:
+    silent = system.pid(LITE)
+    os.kill(silent, signal.SIGSTOP)  # as a hang inside C code that keeps Python's lock: not even the watchdog runs
+    replaced(system, LITE, silent)
+    eventually(lambda: system.infer("digits-lite", BLANK).status == 200, "digits-lite answers again")
+
+
 def test_a_killed_gateway_is_replaced_and_takes_no_request_and_no_count_with_it(system: System) -> None:
     dead = system.pids(GATEWAY)[0]
     before = system.metrics()

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import cProfile
 import pstats
+import random
 import time
 from typing import Any
 
@@ -24,10 +25,17 @@ from serving.clock import SystemClock
 from serving.ingress.connection import Connection
 from serving.ingress.routes import Routes
 from serving.metrics import LATENCY_BUCKETS_S
+from serving.model_settings import ModelSettings
 from serving.protocol.decode import RequestDecoder
+from serving.request.admission import Admission, admission_limits
+from serving.request.attempts import Attempts, retry_limits
+from serving.request.breaker import Breaker, breaker_limits
+from serving.request.budget import RetryBudget
 from serving.request.deadline import Deadlines
+from serving.request.ejection import Outliers
 from serving.request.lane import Lane, LaneLimits
-from serving.request.pipeline import Pipeline, ServedVersion
+from serving.request.outlier import EjectionLimits
+from serving.request.pipeline import Pipeline, Plan, ServedVersion
 from serving.request.record import RequestRecorder
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 64)),), (TensorSpec("probabilities", "FP32", (-1, 10)),), True)
@@ -106,23 +114,47 @@ class Host:
     def closed(self, connection: Connection) -> None: ...
 
 
-class OneVersion:
-    def __init__(self, served: ServedVersion) -> None:
-        self._served = served
+class OnePlan:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
 
-    def route(self, model: str, version: str | None) -> ServedVersion:
-        return self._served
+    def route(self, model: str, version: str | None) -> Plan:
+        return self._plan
+
+
+def plan_of(lane: Lane, clock: SystemClock) -> Plan:
+    """All protection on, as the settings have it when they say nothing."""
+    settings = ModelSettings(name="mlp", versions=("v1",))
+    breaker = Breaker(lane.name, breaker_limits(settings.breaker, timeout_s=10), clock=clock, random=random.random)
+    attempts = Attempts(
+        lane,
+        breaker,
+        limits=retry_limits(settings.retry),
+        budget=RetryBudget(settings.retry.budget_ratio, settings.retry.budget_max),
+        clock=clock,
+        random=random.random,
+    )
+    served = ServedVersion("mlp", "v1", "mlp@v1", "sha256:0", lane, attempts)
+    admission = Admission("mlp", admission_limits(settings), clock=clock, deadlines=Deadlines(clock))
+    return Plan(("mlp", "v1"), served, RequestDecoder("mlp", SIGNATURE), 10.0, admission)
 
 
 async def measure(connections: int, requests: int) -> tuple[float, float]:
     """CPU microseconds per request, and requests per batch."""
     clock = SystemClock()
-    lane = Lane("mlp@v1", SIGNATURE, finite=True, limits=LaneLimits(), clock=clock, deadlines=Deadlines(clock))
+    lane = Lane(
+        "mlp@v1",
+        SIGNATURE,
+        finite=True,
+        limits=LaneLimits(),
+        clock=clock,
+        deadlines=Deadlines(clock),
+        outliers=Outliers(EjectionLimits(), clock=clock),
+    )
     replica = NextTurnReplica()
     replica.lane = lane
     lane.attach(replica)
-    served = ServedVersion("mlp", "v1", "mlp@v1", RequestDecoder("mlp", SIGNATURE), lane, 10.0)
-    pipeline = Pipeline(OneVersion(served), RequestRecorder(LATENCY_BUCKETS_S), clock=clock)
+    pipeline = Pipeline(OnePlan(plan_of(lane, clock)), RequestRecorder(LATENCY_BUCKETS_S), clock=clock)
     information: Any = None
     host = Host(Routes(pipeline, information, None, body_max_bytes=1 << 20))
     count, done = [requests], asyncio.Event()

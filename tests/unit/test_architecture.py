@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("serving", "models", "fallbacks", "loadtests")
 
 PURE = (
+    "fallbacks/*.py",
     "loadtests/resilience/figures.py",
     "loadtests/resilience/schedule.py",
     "loadtests/resilience/setups.py",
@@ -38,14 +39,17 @@ PURE = (
     "serving/ingress/http.py",
     "serving/protocol/**/*.py",
     "serving/request/batch.py",
-    "serving/rollout/scaling.py",
     "serving/request/breaker.py",
     "serving/request/budget.py",
     "serving/request/circuit*.py",
     "serving/request/ejection.py",
+    "serving/request/failures.py",
+    "serving/request/limits.py",
     "serving/request/outlier.py",
+    "serving/request/priority.py",
     "serving/request/quantile.py",
     "serving/request/window.py",
+    "serving/rollout/scaling.py",
     "serving/routing/table.py",
     "serving/stuck.py",
 )

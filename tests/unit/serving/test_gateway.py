@@ -58,7 +58,8 @@ class Rig:
         return table.with_version(model, version, self.manifest(model, version).digest, stable=stable)
 
     async def ask(self, model: str = "m", version: str | None = None) -> list[float]:
-        served = self.gateway.route(model, version)
+        served = self.gateway.route(model, version).served
+        assert served is not None
         return values_of(await served.lane.submit(request_of(1, 2), self.clock.now + 60).answer)
 
 
@@ -82,8 +83,8 @@ async def test_it_serves_by_the_table(clock: FakeClock, rig: Rig) -> None:
     table = rig.with_version(rig.with_version(EMPTY, "m@v1"), "m@v2")
     assert await rig.gateway.apply(table) == 2
     assert rig.gateway.ready
-    assert rig.gateway.route("m", None).name == "m@v1"
-    assert rig.gateway.route("m", "v2").name == "m@v2"
+    assert rig.gateway.route("m", None).key == ("m", "v1")
+    assert rig.gateway.route("m", "v2").key == ("m", "v2")
     assert await rig.ask() == [2, 4]
     with pytest.raises(ModelNotFound):
         rig.gateway.route("m", "v3")
@@ -95,7 +96,7 @@ async def test_an_older_table_changes_nothing(clock: FakeClock, rig: Rig) -> Non
     two = rig.with_version(one, "m@v2", stable=True)
     await rig.gateway.apply(two)
     assert await rig.gateway.apply(one) == 2
-    assert rig.gateway.route("m", None).name == "m@v2"
+    assert rig.gateway.route("m", None).key == ("m", "v2")
     await rig.gateway.close()
 
 
@@ -116,10 +117,10 @@ async def test_until_a_new_version_is_ready_the_old_one_answers(clock: FakeClock
     )
     await asyncio.sleep(READY_WAIT_S / 2)
     assert not applying.done()
-    assert rig.gateway.route("m", None).name == "m@v1"
+    assert rig.gateway.route("m", None).key == ("m", "v1")
     assert await rig.ask() == [2, 4]
     await applying
-    assert rig.gateway.route("m", None).name == "m@v2"
+    assert rig.gateway.route("m", None).key == ("m", "v2")
     await rig.gateway.close()
 
 
@@ -142,7 +143,7 @@ async def test_a_version_is_ready_when_a_channel_to_a_replica_is_open_and_then_n
     gateway = Gateway(Settings(), link=link_to, read_manifest=registry.manifest, clock=clock)
     await gateway.apply(EMPTY.with_version("m", "v1", publish_version(registry, "m", "v1").digest))
     assert gateway.version("m").lane.live_channels == 1
-    pending = gateway.route("m", None).lane.submit(request_of(1), clock.monotonic() + 60)
+    pending = gateway.version("m").lane.submit(request_of(1), clock.monotonic() + 60)
     assert values_of(await pending.answer) == [2]
     assert link.calls == 0
     await gateway.close()

@@ -31,7 +31,10 @@ class Rig:
     def __init__(self, clock: FakeClock) -> None:
         self.golden = Golden()
         self.reports = Reports()
-        self.health = ReplicaHealth(self.golden, self.reports, replace_after_s=10.0, clock=clock)
+        self.busy = True
+        self.health = ReplicaHealth(
+            self.golden, self.reports, busy=lambda: self.busy, replace_after_s=10.0, clock=clock
+        )
 
 
 @pytest.fixture
@@ -68,6 +71,13 @@ async def test_one_gateway_that_still_sends_it_work_is_enough(clock: FakeClock, 
     rig.reports.heard("g1", Report(0.0, 30.0), now=clock.now)
     rig.reports.heard("g2", Report(0.0, 10.0), now=clock.now)
     await rig.health.check()
+
+
+async def test_a_check_that_waits_for_a_model_that_rests_is_a_failure(clock: FakeClock, rig: Rig) -> None:
+    rig.golden.takes_s, rig.busy = 1000.0, False
+    with pytest.raises(Unhealthy, match="the model rests"):
+        await rig.health.check()
+    await rig.health.close()
 
 
 async def test_a_check_that_waits_ends_with_the_replica(clock: FakeClock, rig: Rig) -> None:

@@ -17,10 +17,10 @@ PAGE = (ROOT / "docs/metrics.md").read_text()
 LIST_THE_METRICS = """
 import json, sys
 from pathlib import Path
-from serving.metrics import GatewayMetrics, ReplicaMetrics, open_metrics
+from serving.metrics import GatewayMetrics, ProtectionMetrics, ReplicaMetrics, open_metrics
 open_metrics(Path(sys.argv[1]))
 found = {}
-for owner in (GatewayMetrics(), ReplicaMetrics("digits", "v1")):
+for owner in (GatewayMetrics(), ProtectionMetrics(), ReplicaMetrics("digits", "v1")):
     for metric in vars(owner).values():
         if hasattr(metric, "describe"):
             for family in metric.describe():
@@ -62,5 +62,5 @@ def test_every_outcome_in_the_list_is_one() -> None:
     codes = {error.code for error in vars(errors).values() if isinstance(error, type) and hasattr(error, "code")}
     outcomes = PAGE.split("Outcomes, as in")[1].split("\n## ")[0]
     named = set(re.findall(r"`(\w+)`", outcomes))
-    assert {"ok", "cancelled"} <= named
-    assert named <= codes | {"ok", "cancelled"}
+    assert {"ok", "degraded", "cancelled"} <= named
+    assert named <= codes | {"ok", "degraded", "cancelled"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.cache.opening import open_store
-from serving.cache.store import DATA_FILE, FULL_SHARE, LmdbStore, Row
+from serving.cache.store import DATA_FILE, LmdbStore, Row, full_bytes
 
 OpenLmdb = Callable[..., LmdbStore]
 
@@ -108,6 +109,24 @@ def test_it_never_grows_beyond_its_bound_and_keeps_the_newest(
         store.close()
 
 
+@pytest.mark.parametrize(("mib", "largest", "batches"), [(1, 3000, 1500), (1, 30_000, 300), (4, 100_000, 300)])
+def test_a_full_store_goes_on_taking_answers_of_all_sizes(
+    open_lmdb: OpenLmdb, mib: int, largest: int, batches: int
+) -> None:
+    """LMDB needs free pages even to delete; a store that has used them up would never take anything again."""
+    chance = random.Random(3)
+    store = open_lmdb(max_bytes=mib * MIB)
+    for batch in range(batches):
+        rows = [
+            row(chance.randrange(1 << 30) if chance.random() < 0.7 else number, int(largest ** chance.random()))
+            for number in range(16)
+        ]
+        store.put_many(rows, now_wall=100.0)
+        assert found(store, int.from_bytes(rows[-1].key)) is not None, f"the newest is there after batch {batch}"
+    assert store.errors == 0
+    assert store.usage().bytes > full_bytes(mib * MIB) // 2, "it didn't begin anew to get there"
+
+
 def test_the_oldest_go_first(open_lmdb: OpenLmdb) -> None:
     store = open_lmdb()
     for number in range(3000):
@@ -116,7 +135,7 @@ def test_the_oldest_go_first(open_lmdb: OpenLmdb) -> None:
     assert here == list(range(here[0], 3000))
     assert 0 < len(here) < 3000
     assert store.usage().entries == len(here)
-    assert 0.6 * MIB < store.usage().bytes <= FULL_SHARE * MIB
+    assert 0.8 * full_bytes(MIB) < store.usage().bytes <= full_bytes(MIB)
     assert store.evicted == 3000 - len(here)
 
 
@@ -150,6 +169,22 @@ def test_a_reader_that_holds_on_to_old_pages_makes_the_store_full_and_nothing_wo
     before = store.errors
     assert store.put_many([row(9000)], now_wall=102.0), "the reader is dead: its pages are free"
     assert store.errors == before
+
+
+@pytest.mark.parametrize("length", [0, 31, 47])
+def test_a_row_that_was_cut_short_is_replaced_and_evicted_as_any_other(open_lmdb: OpenLmdb, length: int) -> None:
+    store = open_lmdb()
+    store.put_many([row(1), row(2)], now_wall=100.0)
+    with store._env.begin(write=True) as txn:
+        for place, raw in list(txn.cursor(store._rows)):
+            txn.put(place, raw[:length], db=store._rows)
+    assert not found(store, 1)
+    assert store.put_many([row(1)], now_wall=100.0) == [row(1)]
+    assert found(store, 1) == row(1).raw
+    for number in range(3, 3000):
+        store.put_many([row(number, 800)], now_wall=100.0)
+    assert found(store, 2) is None
+    assert store.errors == 0
 
 
 def test_two_processes_share_one_store(open_lmdb: OpenLmdb, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class FakeLane:
         self.clients: dict[str, ReplicaClient] = {}
         self.attached = 0
         self.reports: dict[str, Report] = {}
+        self.forgotten: list[str] = []
         self._changed = asyncio.Event()
 
     def attach(self, client: ReplicaClient) -> None:
@@ -44,6 +45,9 @@ class FakeLane:
         if self.clients.get(client.replica_id) is client:
             del self.clients[client.replica_id]
         self._changed.set()
+
+    def forget(self, replica_id: str) -> None:
+        self.forgotten.append(replica_id)
 
     def pump(self) -> None:
         self._changed.set()
@@ -114,6 +118,7 @@ async def test_replicas_are_dialled_when_they_come_and_left_when_they_go(socket_
         membership.update({"r2": second.address})
         await lane.until(lambda: set(lane.clients) == {"r2"})
         assert lane.attached == 2
+        assert lane.forgotten == ["r1"]
     await first.end()
     await second.end()
 
@@ -128,6 +133,7 @@ async def test_a_connection_that_is_cut_is_dialled_again(socket_dir: Path) -> No
         await lane.until(lambda: not lane.clients)
         await replica.start()
         await lane.until(lambda: lane.attached == 2)
+        assert lane.forgotten == []
         answer = await lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
         assert values_of(answer.outputs) == [2]
     await replica.end()

@@ -19,12 +19,15 @@ from serving.errors import (
     Internal,
     InvalidAnswer,
     ModelFailed,
+    QueueTimeout,
     ReplicaLost,
     ReplicaUnavailable,
     RequestError,
 )
 from serving.request.deadline import Deadlines
+from serving.request.ejection import Outliers
 from serving.request.lane import Lane, LaneLimits, Pending
+from serving.request.outlier import EjectionLimits
 from tests.fakes import (
     DOUBLE,
     WALL,
@@ -277,7 +280,7 @@ class TestTime:
         replica = rig.replica()
         rig.ask(1)
         late = rig.ask(2, within=1)
-        with pytest.raises(DeadlineExceeded, match=r"1\.000 s passed while the request was waiting for its turn"):
+        with pytest.raises(DeadlineExceeded, match=r"1\.000 s that the request had .* no replica of m@v1 answered"):
             await late.answer
         assert rig.lane.waiting == 0
         rig.ask(3)
@@ -591,3 +594,179 @@ async def test_a_replica_is_told_its_share_of_all_requests_that_are_here(clock: 
         await settled()
     assert all(one.answer.done() for one in pending)
     assert rig.lane.report(replicas[0]) == (0.0, 0.0)
+
+
+class TestAgain:
+    async def test_what_was_sent_before_goes_first_and_to_another_replica(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        first, second = rig.replica("r1"), rig.replica("r2")
+        rig.ask(1), rig.ask(2)
+        waiting = rig.ask(3)
+        again = rig.lane.submit(request_of(4), clock.now + 10, avoid="r1")
+        first.calls[0].reply()
+        await settled()
+        assert sent(first)[1:] == [[3]]  # r1 is free, but the one that avoids it waits for r2
+        second.calls[0].reply()
+        await settled()
+        assert sent(second)[1:] == [[4]]
+        first.calls[0].reply()
+        second.calls[0].reply()
+        assert [await outcome(pending) for pending in (waiting, again)] == [[6], [8]]
+
+    async def test_without_another_replica_the_same_one_has_to_do(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        replica = rig.answering(name="r1")
+        again = rig.lane.submit(request_of(4), clock.now + 10, avoid="r1")
+        assert await outcome(again) == [8]
+        assert again.replica_id == replica.replica_id
+
+    async def test_what_failed_on_different_replicas_finds_its_way_to_each_others(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        first, second = rig.replica("r1"), rig.replica("r2")
+        pending = [rig.lane.submit(request_of(n), clock.now + 10, avoid=avoid) for n, avoid in ((1, "r1"), (2, "r2"))]
+        assert (sent(first), sent(second)) == ([[2]], [[1]])
+        first.calls[0].reply()
+        second.calls[0].reply()
+        assert [await outcome(one) for one in pending] == [[2], [4]]
+
+    async def test_it_can_be_given_up_like_any_other(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        replica = rig.replica("r1")
+        rig.ask(1)
+        again = rig.lane.submit(request_of(2), clock.now + 10, avoid="r1")
+        assert rig.lane.waiting == 1
+        again.answer.cancel()
+        rig.lane.abandon(again)
+        assert rig.lane.waiting == 0
+        late = rig.lane.submit(request_of(3), clock.now + 1, avoid="r1")
+        assert await outcome(late) is DeadlineExceeded
+        replica.calls[0].reply()
+        await settled()
+        assert sent(replica) == [[1]]
+
+    async def test_when_the_last_replica_goes_it_fails_too(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        replica = rig.replica("r1")
+        rig.ask(1)
+        again = rig.lane.submit(request_of(2), clock.now + 10, avoid="r1")
+        replica.lose()
+        assert await outcome(again) is ReplicaUnavailable
+
+    async def test_the_halves_of_a_failed_batch_go_to_another_replica(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        bad, good = rig.replica("bad"), rig.replica("good")
+        rig.ask(0), rig.ask(0)
+        asked = [rig.ask(n) for n in (1, 2)]
+        bad.calls[0].reply()
+        await settled()
+        assert sent(bad)[1:] == [[1, 2]]
+        bad.calls[0].reply(ModelFailed("it always does"))
+        await settled()
+        assert len(sent(bad)) == 2
+        for _ in range(3):
+            for call in tuple(good.calls):
+                call.reply()
+            await settled()
+        assert [await outcome(pending) for pending in asked] == [[2], [4]]
+
+
+class TestTurns:
+    async def test_of_replicas_with_the_same_load_the_one_that_rested_longest_comes_first(
+        self, clock: FakeClock
+    ) -> None:
+        rig = Rig(clock)
+        replicas = [rig.answering(name=f"r{n}") for n in range(3)]
+        for n in range(6):
+            await rig.ask(n).answer
+        assert [sent(replica) for replica in replicas] == [[[0], [3]], [[1], [4]], [[2], [5]]]
+
+    async def test_one_whose_time_is_over_while_others_are_served_hears_so(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        replica = rig.replica()
+        rig.ask(1)
+        late = rig.ask(2, width=2, within=1)
+        clock.advance(0.5)
+        rig.lane._queue.move_to_end(rig.ask(3))
+        rig.lane._queue.move_to_end(late)
+        rig.lane._limits = LaneLimits(max_batch_rows=1)
+        replica.calls[0].reply()
+        await settled()
+        assert await outcome(late) is QueueTimeout
+
+
+class TestEjection:
+    @staticmethod
+    def rig(clock: FakeClock) -> Rig:
+        rig = Rig(clock)
+        limits = EjectionLimits(min_calls=5, interval_s=2.0)
+        rig.lane = Lane(
+            "m@v1",
+            DOUBLE,
+            finite=True,
+            limits=LaneLimits(),
+            clock=clock,
+            deadlines=Deadlines(clock),
+            outliers=Outliers(limits, clock=clock),
+        )
+        return rig
+
+    async def ask_all(self, rig: Rig, clock: FakeClock, count: int) -> list[list[float] | type[RequestError]]:
+        outcomes = []
+        for _ in range(count):
+            outcomes.append(await outcome(rig.ask(1)))
+            clock.advance(0.01)
+        return outcomes
+
+    async def test_a_replica_that_fails_where_its_sibling_does_not_gets_no_more(self, clock: FakeClock) -> None:
+        rig = self.rig(clock)
+        bad = rig.answering(lambda _: ModelFailed("broke"), "bad")
+        rig.answering(name="good")
+        await self.ask_all(rig, clock, 40)
+        before = len(bad.sent)
+        assert before < 25
+        assert await self.ask_all(rig, clock, 20) == [[2]] * 20
+        assert len(bad.sent) == before
+        assert [entry.replica_id for entry in rig.lane.outliers.status() if entry.ejected] == ["bad"]
+
+    async def test_with_nobody_else_an_ejected_replica_is_asked_all_the_same(self, clock: FakeClock) -> None:
+        rig = self.rig(clock)
+        bad = rig.answering(lambda _: ModelFailed("broke"), "bad")
+        good = rig.answering(name="good")
+        await self.ask_all(rig, clock, 40)
+        good.lose()
+        rig.lane.detach(good)
+        before = len(bad.sent)
+        assert await outcome(rig.ask(1)) is ModelFailed
+        assert len(bad.sent) == before + 1
+
+    async def test_a_connection_that_comes_back_does_not_wash_a_replica_clean(self, clock: FakeClock) -> None:
+        rig = self.rig(clock)
+        bad = rig.answering(lambda _: ModelFailed("broke"), "bad")
+        rig.answering(name="good")
+        await self.ask_all(rig, clock, 40)
+        rig.lane.detach(bad)
+        rig.lane.attach(bad)
+        assert rig.lane.outliers.ejected("bad")
+        rig.lane.detach(bad)
+        rig.lane.forget("bad")
+        rig.lane.attach(bad)
+        assert not rig.lane.outliers.ejected("bad")
+
+    async def test_its_replica_hears_how_long_it_has_been_out(self, clock: FakeClock) -> None:
+        rig = self.rig(clock)
+        bad = rig.answering(lambda _: ModelFailed("broke"), "bad")
+        good = rig.answering(name="good")
+        await self.ask_all(rig, clock, 40)
+        clock.advance(0.5)
+        assert rig.lane.report(bad).ejected_s >= 0.5
+        assert rig.lane.report(good).ejected_s == 0.0
+
+    async def test_what_expires_in_its_hands_counts_against_it(self, clock: FakeClock) -> None:
+        rig = self.rig(clock)
+        rig.replica("hung")
+        rig.answering(name="good")
+        hung = [rig.ask(1, within=0.1), rig.ask(1)]
+        await outcome(hung[0])
+        figures = {entry.replica_id: entry.bad for entry in rig.lane.outliers.status()}
+        assert figures == {"good": 0, "hung": 1}
+        hung[1].answer.cancel()

@@ -21,11 +21,10 @@ from serving.errors import (
     ReplicaUnavailable,
     RequestError,
 )
-from serving.protocol.decode import RequestDecoder
 from serving.request.deadline import Deadlines
 from serving.request.lane import Lane, LaneLimits
-from serving.request.pipeline import CANCELLED, OK, InferCall, Pipeline, ServedVersion
-from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, FakeReplica, settled
+from serving.request.pipeline import CANCELLED, OK, InferCall, Origin, Pipeline, Plan
+from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, FakeReplica, plan_of, settled
 
 
 class Records:
@@ -34,8 +33,8 @@ class Records:
     def __init__(self) -> None:
         self.all: list[tuple[str, str, float]] = []
 
-    def record(self, served: ServedVersion | None, outcome: str, *, seconds: float) -> None:
-        self.all.append((served.name if served else "", outcome, seconds))
+    def record(self, key: tuple[str, str], outcome: str, *, seconds: float, origin: Origin | None = None) -> None:
+        self.all.append(("@".join(filter(None, key)), outcome, seconds))
 
 
 class OneModel:
@@ -43,12 +42,12 @@ class OneModel:
 
     def __init__(self, clock: FakeClock) -> None:
         self.lane = Lane("m@v1", DOUBLE, finite=True, limits=LaneLimits(), clock=clock, deadlines=Deadlines(clock))
-        self.served = ServedVersion("m", "v1", "m@v1", RequestDecoder("m", DOUBLE), self.lane, 7.0)
+        self.plan = plan_of(self.lane, clock)
 
-    def route(self, model: str, version: str | None) -> ServedVersion:
+    def route(self, model: str, version: str | None) -> Plan:
         if (model, version) not in (("m", None), ("m", "v1")):
             raise ModelNotFound(f"no {model}")
-        return self.served
+        return self.plan
 
 
 class Rig:
@@ -87,7 +86,7 @@ async def test_a_good_request_is_answered_by_the_version_that_served_it(clock: F
     body = json.loads(reply.body.body)
     assert (body["model_name"], body["model_version"], body["id"]) == ("m", "v1", "7")
     assert body["outputs"][0]["data"] == [2, 4]
-    assert reply.served is rig.router.served
+    assert (reply.given.model, reply.given.version, reply.given.origin) == ("m", "v1", None)
     assert rig.outcomes == [("m@v1", OK)]
 
 
@@ -193,7 +192,7 @@ async def test_a_defect_of_ours_is_recorded_too(clock: FakeClock) -> None:
     rig = Rig(clock)
 
     class Broken(OneModel):
-        def route(self, model: str, version: str | None) -> ServedVersion:
+        def route(self, model: str, version: str | None) -> Plan:
             raise ZeroDivisionError
 
     pipeline = Pipeline(Broken(clock), rig.records, clock=clock)

@@ -12,7 +12,7 @@ from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound
 from serving.model_settings import ModelSettings
-from serving.rollout.versions import VersionControl, natural_key, wished_version
+from serving.rollout.versions import VersionControl, natural_key, wishes
 from serving.routing.table import RoutingTable
 from serving.routing.table_file import TableFile
 from serving.settings import Settings
@@ -320,7 +320,7 @@ class TestStarting:
     [(b"", None), (b"{}", None), (b'{"parameters": {}}', None), (asking_for("v1"), "v1"), (b'{"other": 1}', None)],
 )
 def test_a_body_may_name_a_version(body: bytes, version: str | None) -> None:
-    assert wished_version(body) == version
+    assert wishes(body).version == version
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_a_body_may_name_a_version(body: bytes, version: str | None) -> None:
 )
 def test_a_body_that_makes_no_sense_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="the body: "):
-        wished_version(body)
+        wishes(body)
 
 
 def test_versions_are_ordered_as_people_do() -> None:

@@ -1,0 +1,269 @@
+"""The attempts at one version: breaker, lane, and further tries out of a budget.
+
+Retry goes around the breaker, so retries stop when it opens. The first attempt runs outside tenacity, which costs
+more than all the rest. Not here: what happens when no attempt succeeds (``fallbacks``), and the lane itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tenacity import AsyncRetrying, RetryCallState
+
+from models.inference import InferenceRequest, Tensors
+from serving.clock import Clock
+from serving.errors import AttemptTimeout, DeadlineExceeded, RequestError
+from serving.model_settings import RetrySettings
+from serving.request.breaker import Breaker, Ticket
+from serving.request.budget import RetryBudget
+from serving.request.failures import failure_of
+from serving.request.lane import Lane, Pending
+from serving.request.quantile import Quantiles
+
+BACKOFF_MIN_S: Final = 0.01
+BACKOFF_MAX_S: Final = 0.25
+SMALLEST_ATTEMPT_S: Final = 0.001
+"""Time below which another attempt isn't worth its costs."""
+HEDGE_QUANTILE: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLimits:
+    """``attempts`` counts the first one; ``attempt_timeout_s`` None means half the time left."""
+
+    attempts: int = 3
+    attempt_timeout_s: float | None = None
+    hedge: bool = False
+
+
+def retry_limits(settings: RetrySettings) -> RetryLimits:
+    timeout_ms = settings.attempt_timeout_ms
+    return RetryLimits(
+        attempts=settings.attempts if settings.enabled else 1,
+        attempt_timeout_s=None if timeout_ms is None else timeout_ms / 1000,
+        hedge=settings.hedge,
+    )
+
+
+class Exchange:
+    """One request on its way: what it asks, until when, and what has happened to it so far."""
+
+    __slots__ = ("attempts", "deadline", "has_fallback", "held_against", "request", "waited_s")
+
+    def __init__(self, request: InferenceRequest, deadline: float, *, has_fallback: bool = False) -> None:
+        self.request = request
+        self.deadline = deadline
+        self.has_fallback = has_fallback
+        self.attempts = 0
+        self.waited_s = 0.0
+        self.held_against = False
+        """Whether the version's breaker has heard of a failure of this request: it hears of one at most, so that a
+        request that no model can answer doesn't count as many times as it was tried."""
+
+
+@dataclass(slots=True)
+class AttemptStats:
+    """What became of a version's attempts since it was first served here."""
+
+    outcomes: Counter[str]
+    retries: int = 0
+    hedges: int = 0
+    budget_exhausted: int = 0
+
+
+class Attempts:
+    """Asks one version, as often as is worth while."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        breaker: Breaker,
+        *,
+        limits: RetryLimits,
+        budget: RetryBudget,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self.lane = lane
+        self.breaker = breaker
+        self.budget = budget
+        self.stats = AttemptStats(Counter())
+        self._limits = limits
+        self._monotonic = clock.monotonic
+        self._random = random
+        self._usual = Quantiles() if limits.hedge else None
+
+    async def answer(self, exchange: Exchange) -> Tensors:
+        """The version's outputs. Raises the ``RequestError`` of the last attempt, always by the deadline."""
+        try:
+            return await self._attempt(exchange, None)
+        except _Failed as failed:
+            if self._limits.attempts == 1 or not failure_of(failed.error).retryable:
+                raise failed.error from None
+            first = failed
+        return await self._retry(exchange, first)
+
+    async def _retry(self, exchange: Exchange, first: _Failed) -> Tensors:
+        """Further attempts. tenacity is shown the first failure as its own first attempt's."""
+        retrying = AsyncRetrying(
+            stop=lambda state: self._enough(exchange, state),
+            wait=lambda state: self._pause_s(exchange, state),
+            retry=_worth_another,
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        failed = first
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    if exchange.attempts == 1 and attempt.retry_state.attempt_number == 1:
+                        raise first
+                    self.stats.retries += 1
+                    try:
+                        return await self._attempt(exchange, failed.replica_id)
+                    except _Failed as error:
+                        failed = error
+                        raise
+        except _Failed as last:
+            raise last.error from None
+        raise AssertionError("tenacity ends with a result or an exception")
+
+    def _enough(self, exchange: Exchange, state: RetryCallState) -> bool:
+        """Whether to give up. Only what isn't given up for another reason costs the budget a token."""
+        if state.attempt_number >= self._limits.attempts:
+            return True
+        if self._monotonic() + SMALLEST_ATTEMPT_S >= exchange.deadline:
+            return True
+        if self.budget.spend():
+            return False
+        self.stats.budget_exhausted += 1
+        return True
+
+    def _pause_s(self, exchange: Exchange, state: RetryCallState) -> float:
+        """None if another replica can take over at once, else one that grows, with jitter."""
+        failed = _failure_in(state)
+        if failed is not None and failed.replica_id is not None and self.lane.has_other(failed.replica_id):
+            return 0.0
+        pause_s = min(BACKOFF_MIN_S * 4.0 ** (state.attempt_number - 1), BACKOFF_MAX_S) * (0.5 + self._random())
+        return max(0.0, min(pause_s, exchange.deadline - self._monotonic()))
+
+    async def _attempt(self, exchange: Exchange, avoid: str | None) -> Tensors:
+        """One attempt. When the caller goes away, so does the work."""
+        exchange.attempts += 1
+        pending: Pending | None = None
+        ticket: Ticket | None = None
+        outcome = "cancelled"
+        try:
+            ticket = self.breaker.admit()
+            pending = self.lane.submit(exchange.request, self._attempt_deadline(exchange), avoid=avoid)
+            if self._usual is None:
+                outputs = await pending.answer
+            else:
+                pending, outputs = await self._hedged(pending, self._usual)
+        except asyncio.CancelledError:
+            if pending is not None:
+                pending.answer.cancel()
+                self.lane.abandon(pending)
+            raise
+        except RequestError as raised:
+            error = self._as_attempt(raised, exchange)
+            outcome = error.code
+            if pending is not None and failure_of(error).counts and not exchange.held_against and ticket is not None:
+                exchange.held_against = True
+                ticket.failed(self._seconds(pending))
+            raise _Failed(error, None if pending is None else pending.replica_id) from None
+        else:
+            outcome = "ok"
+            ticket.succeeded(self._seconds(pending))
+            self.budget.earned()
+            return outputs
+        finally:
+            if ticket is not None:
+                ticket.ignored()  # has no effect on one that has been told already
+            if pending is not None:
+                exchange.waited_s += pending.waited_s
+            self.stats.outcomes[outcome] += 1
+
+    def _attempt_deadline(self, exchange: Exchange) -> float:
+        """Not all the time that is left, if there could be another attempt or a fallback behind this one."""
+        limits = self._limits
+        if exchange.attempts >= limits.attempts and not exchange.has_fallback:
+            return exchange.deadline
+        now = self._monotonic()
+        share_s = 0.5 * (exchange.deadline - now)
+        if limits.attempt_timeout_s is not None:
+            share_s = min(exchange.deadline - now, limits.attempt_timeout_s)
+        return now + share_s
+
+    def _as_attempt(self, error: RequestError, exchange: Exchange) -> RequestError:
+        """An attempt that ran out of its own share of the time isn't the end of the request."""
+        if isinstance(error, DeadlineExceeded) and self._monotonic() < exchange.deadline:
+            return AttemptTimeout(error.message)
+        return error
+
+    def _seconds(self, pending: Pending | None) -> float:
+        """How long the replica had the request: waiting for its turn says nothing about the version."""
+        if pending is None or not pending.sent:
+            return 0.0
+        return self._monotonic() - pending.sent
+
+    async def _hedged(self, pending: Pending, usual: Quantiles) -> tuple[Pending, Tensors]:
+        """As the first attempt, and if that takes unusually long, a second one on another replica beside it."""
+        after_s = usual.quantile(HEDGE_QUANTILE)
+        if after_s is not None:
+            await asyncio.wait((pending.answer,), timeout=after_s)
+        if (
+            after_s is None
+            or pending.answer.done()
+            or not self.lane.has_other(pending.replica_id)
+            or not self.budget.spend()
+        ):
+            outputs = await pending.answer
+            usual.observed(self._monotonic() - pending.since)
+            return pending, outputs
+        self.stats.hedges += 1
+        return await self._first_good(pending, usual)
+
+    async def _first_good(self, first: Pending, usual: Quantiles) -> tuple[Pending, Tensors]:
+        lane = self.lane
+        second = lane.submit(first.request, first.deadline, avoid=first.replica_id or "")
+        both = {first.answer: first, second.answer: second}
+        try:
+            waiting = set(both)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for answer in done:
+                    if answer.exception() is None:
+                        usual.observed(self._monotonic() - first.since)
+                        return both[answer], answer.result()
+            return first, first.answer.result()
+        finally:
+            for pending in both.values():
+                if not pending.answer.done():
+                    pending.answer.cancel()
+                    lane.abandon(pending)
+                elif not pending.answer.cancelled():
+                    pending.answer.exception()  # looked at, so that nobody complains that it wasn't
+
+
+class _Failed(Exception):
+    """Carries an attempt's error and who had it, through tenacity."""
+
+    def __init__(self, error: RequestError, replica_id: str | None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.replica_id = replica_id
+
+
+def _failure_in(state: RetryCallState) -> _Failed | None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    return error if isinstance(error, _Failed) else None
+
+
+def _worth_another(state: RetryCallState) -> bool:
+    failed = _failure_in(state)
+    return failed is not None and failure_of(failed.error).retryable

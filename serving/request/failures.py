@@ -1,0 +1,67 @@
+"""What follows from each way to fail: one table, one row for every error class. Pure.
+
+Cancelled and shed requests count for nothing. A caller's own mistake never counts against a model and never falls
+back. Not here: HTTP statuses (``serving.protocol.status``), and carrying out what the table says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from serving import errors
+
+
+class Failure(NamedTuple):
+    """What may and what must be done about a failure.
+
+    ``retryable``: another attempt at the same version may do better. ``counts``: it speaks against the version, so
+    its breaker hears of it, and against the replica. ``bad``: it is a bad event when versions are compared.
+    ``may_fall_back``: something else than the version may answer.
+    """
+
+    retryable: bool
+    counts: bool
+    bad: bool
+    may_fall_back: bool
+
+
+_CALLER: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=False)
+_SHED: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=False)
+_CANT_NOW: Final = Failure(retryable=True, counts=False, bad=True, may_fall_back=True)
+_MAY_PASS: Final = Failure(retryable=True, counts=True, bad=True, may_fall_back=True)
+_OURS: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=True)
+
+FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
+    {
+        errors.InvalidRequest: _CALLER,
+        errors.UnknownRoute: _CALLER,
+        errors.ModelNotFound: _CALLER,
+        errors.MethodNotAllowed: _CALLER,
+        errors.PayloadTooLarge: _CALLER,
+        errors.UnsupportedEncoding: _CALLER,
+        # Overload is nobody's fault: to ask something else instead would only carry it there.
+        errors.Overloaded: _SHED,
+        errors.LoadFailed: _CALLER,
+        errors.Internal: _OURS,
+        # Nothing was sent, so it says nothing of how well the version computes.
+        errors.ReplicaUnavailable: _CANT_NOW,
+        errors.CircuitOpen: Failure(retryable=False, counts=False, bad=False, may_fall_back=True),
+        errors.QueueTimeout: Failure(retryable=False, counts=False, bad=False, may_fall_back=True),
+        # A replica that dies may have died of anything, but one after the other is the version's doing.
+        errors.ReplicaLost: _MAY_PASS,
+        errors.AttemptTimeout: _MAY_PASS,
+        # The replica may be bad, not the version: another one may do better.
+        errors.ModelFailed: _MAY_PASS,
+        errors.InvalidAnswer: _MAY_PASS,
+        # No time is left for anything else.
+        errors.DeadlineExceeded: Failure(retryable=False, counts=True, bad=True, may_fall_back=False),
+        errors.NoAnswer: Failure(retryable=False, counts=False, bad=False, may_fall_back=False),
+    }
+)
+
+
+def failure_of(error: errors.RequestError) -> Failure:
+    """The row of an error's class."""
+    return FAILURES[type(error)]

@@ -1,0 +1,95 @@
+"""What protects requests in one gateway, and how it stands: the body of ``GET /v2/holdfast/status``.
+
+Breakers, limits and ejections are a gateway's own, so this tells of one gateway; ``/metrics`` sums over all. Not here:
+carrying it over HTTP (``serving.ingress.information``).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+from serving.cache.tiers import PredictionCache
+from serving.clock import Clock
+from serving.gateway import Gateway, Version
+from serving.plans import ModelPlan
+
+
+def gateway_status(gateway: Gateway, *, cache: PredictionCache | None, clock: Clock) -> dict[str, Any]:
+    """Plain data; times in seconds, moments in seconds since the Unix epoch."""
+    versions: dict[str, dict[str, Any]] = {}
+    for version in gateway.versions:
+        versions.setdefault(version.served.model, {})[version.served.version] = _version(version)
+    plans = gateway.planner.models
+    return {
+        "gateway": {
+            "pid": os.getpid(),
+            "time": round(clock.wall(), 3),
+            "accepting": gateway.accepting,
+            "ready": gateway.ready,
+            "routing_table": gateway.table.generation,
+        },
+        "models": {
+            name: _model(gateway, name, plans.get(name), versions.get(name, {})) for name in sorted({*plans, *versions})
+        },
+        "unavailable": dict(gateway.table.unavailable),
+        "withdrawn": dict(gateway.table.withdrawn),
+        "cache": None if cache is None else cache.stats()._asdict(),
+    }
+
+
+def _model(gateway: Gateway, name: str, plan: ModelPlan | None, versions: dict[str, Any]) -> dict[str, Any]:
+    route = gateway.table.models.get(name)
+    return {
+        "stable": None if route is None else route.stable,
+        "admission": None if plan is None else plan.admission.status(),
+        "fallback": [] if plan is None else _chain(plan),
+        "versions": versions,
+    }
+
+
+def _chain(plan: ModelPlan) -> list[dict[str, Any]]:
+    chain = plan.chain
+    return [
+        {
+            "type": strategy.kind,
+            "name": strategy.name,
+            "answered": chain.answered[strategy.name],
+            "unusable": chain.unusable[strategy.name],
+        }
+        for strategy in chain.strategies
+    ]
+
+
+def _version(version: Version) -> dict[str, Any]:
+    lane = version.lane
+    attempts = version.served.attempts
+    stats = attempts.stats
+    return {
+        "digest": version.digest,
+        "ready": lane.ready,
+        "breaker": asdict(attempts.breaker.status()),
+        "attempts": dict(stats.outcomes),
+        "retries": {
+            "made": stats.retries,
+            "hedges": stats.hedges,
+            "without_budget": stats.budget_exhausted,
+            "budget": round(attempts.budget.tokens, 1),
+        },
+        "waiting": lane.waiting,
+        "inflight_batches": lane.inflight_batches,
+        "replicas": _replicas(version),
+    }
+
+
+def _replicas(version: Version) -> list[dict[str, Any]]:
+    """Those that the gateway has a channel to; without any, the Serve handle carries the requests."""
+    figures = {entry.replica_id: entry for entry in version.lane.outliers.status()}
+    found: list[dict[str, Any]] = []
+    for client in version.lane.replicas:
+        entry = {"id": client.replica_id, "live": client.live, "outstanding": client.outstanding}
+        if (seen := figures.get(client.replica_id)) is not None:
+            entry |= {name: value for name, value in asdict(seen).items() if name != "replica_id"}
+        found.append(entry)
+    return found

@@ -1,0 +1,184 @@
+"""How a model's settings become what answers for it, while its versions come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.registry import Registry
+from models.signature import Signature, TensorSpec
+from serving.cache.tiers import PredictionCache
+from serving.errors import ModelNotFound, NoAnswer
+from serving.gateway import Gateway
+from serving.model_settings import ModelSettings, UseCache, UseModel, UsePriorVersion, UseStatic
+from serving.plans import chain_fault
+from serving.request.pipeline import InferCall, Pipeline, Reply
+from serving.routing.table import EMPTY, RoutingTable
+from serving.settings import Settings
+from serving.status import gateway_status
+from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, settled
+from tests.unit.serving.request.test_pipeline import Records
+
+STATIC = UseStatic(outputs={"y": [0, 0]})
+
+
+class Site:
+    """A gateway for ``m`` (v1, v2) and ``lite`` (v1), of which a test says what is served."""
+
+    def __init__(self, clock: FakeClock, folder: Path, *chain: Any, **more: Any) -> None:
+        self.registry = Registry(folder)
+        self.clock = clock
+        self.digests = {
+            f"{model}@{version}": publish_version(self.registry, model, version, deterministic=True).digest
+            for model, version in (("m", "v1"), ("m", "v2"), ("lite", "v1"))
+        }
+        model = ModelSettings(name="m", versions=("v1", "v2"), stable="v2", fallback=chain, **more)
+        self.settings = Settings(models=(model, ModelSettings(name="lite", versions=("v1",))))
+        self.cache = PredictionCache(None, None, clock=clock)
+        self.gateway = Gateway(
+            self.settings, link=self._link, read_manifest=self.registry.manifest, clock=clock, cache=self.cache
+        )
+        self.pipeline = Pipeline(self.gateway, Records(), clock=clock)
+        self.table = EMPTY
+
+    async def _link(self, model: str, version: str) -> FakeLink:
+        return FakeLink(self.clock)
+
+    async def serve(self, *names: str, stable: str = "m@v2") -> None:
+        """From now on these versions, and no others."""
+        table = RoutingTable(self.table.generation)
+        for name in names:
+            model, version = name.split("@")
+            table = table.with_version(model, version, self.digests[name], stable=name == stable)
+        self.table = RoutingTable(self.table.generation + 1, table.models)
+        await self.gateway.apply(self.table)
+
+    async def ask(self, version: str | None = None) -> Reply:
+        tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
+        return await self.pipeline.infer(InferCall("m", version, json.dumps({"inputs": [tensor]}).encode()))
+
+    async def who(self, version: str | None = None) -> str:
+        given = (await self.ask(version)).given
+        kind = "" if given.origin is None else f" ({given.origin.kind})"
+        return f"{given.model}@{given.version}{kind}"
+
+
+async def test_whoever_is_next_in_the_chain_and_there_answers(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, UsePriorVersion(version="v1"), UseModel(model="lite"), STATIC)
+    await site.serve("m@v1", "m@v2", "lite@v1")
+    assert await site.who() == "m@v2"
+    await site.serve("m@v1", "lite@v1", stable="")
+    assert await site.who() == "m@v1"  # the control plane has made v1 the stable one: it isn't a stand-in
+    await site.serve("lite@v1")
+    assert await site.who() == "lite@v1 (model)"
+    await site.serve()
+    assert await site.who() == "m@static (static)"
+    await site.gateway.close()
+
+
+async def test_a_version_that_can_not_be_reached_is_stood_in_for_by_another(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, UsePriorVersion(version="v1"))
+    await site.serve("m@v1", "m@v2")
+    link = site.gateway.version("m", "v2").link
+    assert isinstance(link, FakeLink)
+    link.replicas = 0
+    assert await site.who() == "m@v1 (version)"
+    await site.gateway.close()
+
+
+async def test_who_names_a_version_gets_that_one_or_none(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, STATIC)
+    await site.serve("m@v1", "m@v2")
+    assert await site.who("v1") == "m@v1"
+    await site.serve("m@v2")
+    with pytest.raises(ModelNotFound, match="no version 'v1' loaded"):
+        await site.ask("v1")
+    await site.gateway.close()
+
+
+async def test_a_model_without_a_chain_and_without_versions_is_not_found(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path)
+    await site.serve("lite@v1")
+    with pytest.raises(ModelNotFound, match="isn't served here"):
+        await site.ask()
+    await site.gateway.close()
+
+
+async def test_when_everyone_is_gone_the_reasons_are_told(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, UsePriorVersion(version="v1"), UseModel(model="lite"), UseCache())
+    await site.serve()
+    with pytest.raises(NoAnswer) as caught:
+        await site.ask()
+    assert caught.value.message == (
+        "no version of model 'm' is served now; version v1: it isn't served; model lite: it isn't served; "
+        "cache: no answer to these inputs that may still be given"
+    )
+    await site.gateway.close()
+
+
+async def test_what_a_model_has_learnt_of_its_load_outlives_its_versions(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, STATIC)
+    await site.serve("m@v1", "m@v2")
+    admission = site.gateway.route("m", None).admission
+    await site.serve("m@v1", stable="m@v1")
+    assert site.gateway.route("m", None).admission is admission
+    assert site.gateway.route("m", "v1").admission is admission
+    await site.serve()
+    assert site.gateway.route("m", None).admission is admission
+    await site.gateway.close()
+
+
+async def test_replicas_hear_of_requests_that_wait_to_be_let_in(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, STATIC)
+    await site.serve("m@v1", "m@v2")
+    plan = site.gateway.route("m", None)
+    permits = [permit for _ in range(plan.admission.limit) if (permit := plan.admission.try_admit(1, clock.now + 60))]
+    waiting = asyncio.ensure_future(plan.admission.admit(1, clock.now + 60))
+    await settled()
+    stable, other = (site.gateway.version("m", version).lane for version in ("v2", "v1"))
+    assert (stable.waiting_elsewhere(), other.waiting_elsewhere()) == (1, 0)
+    for permit in permits:
+        permit.ignored()
+    (await waiting).ignored()
+    await site.gateway.close()
+
+
+async def test_the_status_tells_of_everything_that_protects(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, UsePriorVersion(version="v1"), STATIC)
+    await site.serve("m@v1", "m@v2")
+    await site.who()
+    status = gateway_status(site.gateway, cache=site.cache, clock=clock)
+    model = status["models"]["m"]
+    assert (model["stable"], [entry["type"] for entry in model["fallback"]]) == ("v2", ["version", "static"])
+    assert model["admission"]["inflight"] == 0
+    version = model["versions"]["v2"]
+    assert (version["breaker"]["state"], version["attempts"]) == ("closed", {"ok": 1})
+    assert json.loads(json.dumps(status)) == status
+    await site.gateway.close()
+
+
+def signatures(**known: Signature) -> Any:
+    return lambda model, version: known.get(version or model)
+
+
+NARROW = Signature((TensorSpec("x", "FP32", (-1, 3)),), DOUBLE.outputs, batched=True)
+
+
+@pytest.mark.parametrize(
+    ("chain", "fault"),
+    [
+        ((UsePriorVersion(version="v1"), UseModel(model="lite")), None),
+        ((UseModel(model="narrow"),), "fallback[0].model: 'narrow' can't stand in: its input 'x'"),
+        ((UseCache(), UsePriorVersion(version="v0")), "fallback[1].version: 'v0' can't stand in"),
+        ((UseStatic(outputs={"y": [1]}),), "fallback[0].outputs.y: 1 elements where 2 are needed"),
+        ((UseModel(model="unheard-of"),), None),
+    ],
+)
+def test_a_chain_that_the_signatures_forbid_is_told_by_its_key(chain: Any, fault: str | None) -> None:
+    settings = ModelSettings(name="m", versions=("v0", "v1", "v2"), fallback=chain)
+    found = chain_fault(settings, DOUBLE, signatures(v1=DOUBLE, lite=DOUBLE, narrow=NARROW, v0=NARROW))
+    assert (found is None) if fault is None else (found is not None and found.startswith(fault))
