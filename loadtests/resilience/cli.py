@@ -12,8 +12,9 @@ from types import FrameType
 
 from loadtests.resilience import table
 from loadtests.resilience.errors import RunError
-from loadtests.resilience.run import SCENARIOS, Plan, as_json, run
-from loadtests.resilience.scenarios import Scenario
+from loadtests.resilience.run import Plan, as_json, run
+from loadtests.resilience.scenario import Scenario
+from loadtests.resilience.scenarios import SCENARIOS
 from loadtests.resilience.setups import PROTECTIONS
 from loadtests.resilience.stage import Pace
 

@@ -9,39 +9,19 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.resilience import evidence, scenarios
+from loadtests.resilience import evidence
 from loadtests.resilience.answers import STATIC_OUTPUTS, Outputs, digit_documents, known_outputs
 from loadtests.resilience.client import NoReply, encode
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.figures import Figures
-from loadtests.resilience.overload import overload_3x
 from loadtests.resilience.redis import Redis, SlowProxy, server_program
-from loadtests.resilience.scenarios import Scenario
-from loadtests.resilience.setups import PAIR, TRIO, arguments, without
+from loadtests.resilience.scenario import PRIMARY, Scenario
+from loadtests.resilience.setups import TRIO, arguments, without
 from loadtests.resilience.stage import CLIENT_TIMEOUT_S, REPEATED, Pace, Stage
 from loadtests.resilience.system import HoldfastUnderTest, versions_of
 from loadtests.resilience.table import verdict
 from loadtests.resilience.verdict import Demands, Result, complaints
 
-# Those of one system stand together, the one that restarts it last.
-SCENARIOS: tuple[Scenario, ...] = (
-    Scenario("replica_killed_every_5s", PAIR, scenarios.replica_killed_every_5s),
-    Scenario("all_primary_killed", PAIR, scenarios.all_primary_killed),
-    Scenario("replica_wedged_model", PAIR, scenarios.replica_wedged_model),
-    Scenario("replica_wedged_loop", PAIR, scenarios.replica_wedged_loop),
-    Scenario("all_primary_wedged", PAIR, scenarios.all_primary_wedged),
-    Scenario("all_primary_too_slow", PAIR, scenarios.all_primary_too_slow),
-    Scenario("replica_nan_half", PAIR, scenarios.replica_nan_half),
-    Scenario("channel_cut", PAIR, scenarios.channel_cut),
-    Scenario("channel_garbled", PAIR, scenarios.channel_garbled),
-    Scenario("gateway_killed", PAIR, scenarios.gateway_killed),
-    Scenario("gateway_rolling_restart", PAIR, scenarios.gateway_rolling_restart),
-    Scenario("overload_3x", PAIR, overload_3x),
-    Scenario("everything_unloaded", PAIR, scenarios.everything_unloaded),
-    Scenario("one_of_three_fails", TRIO, scenarios.one_of_three_fails),
-    Scenario("one_of_three_slow_10x", TRIO, scenarios.one_of_three_slow_10x),
-    Scenario("redis_killed_and_slow", TRIO, scenarios.redis_killed_and_slow),
-)
 _WHOLE_TIMEOUT_S = 120.0
 _ASKERS = 8
 
@@ -170,7 +150,7 @@ def _complaints(
 ) -> list[str]:
     if figures is None:
         return [check.text for check in stage.checks if not check.held]
-    unmet = evidence.missing(counted, scenarios.PRIMARY, demands.met_by)
+    unmet = evidence.missing(counted, PRIMARY, demands.met_by)
     return [*complaints(figures, demands, stage.checks), *([] if unmet is None else [unmet])]
 
 

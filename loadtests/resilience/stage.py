@@ -1,6 +1,6 @@
 """What a scenario works with: the system, load on it, the marks of its faults, and the waiting for recovery.
 
-Not here: the scenarios themselves (`scenarios.py`, `overload.py`).
+Not here: the scenarios themselves (`scenarios.py` lists them).
 """
 
 import asyncio
@@ -48,14 +48,46 @@ class Pace:
     """p99 of the answers that say no."""
     quick_s: float
     """p99 of the answers that need no model."""
+    mostly_fresh: float
+    """More degraded answers mean that a fallback did what another replica should have done."""
+    priority_gap: float
+    """Under overload so much more of the high priority is answered than of the low one."""
+    restarts: bool
+    """Whether there is time to restart everything."""
 
     @staticmethod
     def full(seconds: float) -> "Pace":
-        return Pace(seconds, min(10.0, seconds / 4), 30.0, None, 3.0, 10.0, 0.9, 0.020, 0.050)
+        return Pace(
+            seconds=seconds,
+            calm_s=min(10.0, seconds / 4),
+            patience_s=30.0,
+            fast_s=None,
+            replaced_s=3.0,
+            unwedged_s=10.0,
+            goodput=0.9,
+            shed_s=0.020,
+            quick_s=0.050,
+            mostly_fresh=0.02,
+            priority_gap=0.3,
+            restarts=True,
+        )
 
     @staticmethod
     def short(seconds: float) -> "Pace":
-        return Pace(seconds, 1.5, 60.0, 1.0, 60.0, 60.0, 0.5, 1.0, 1.0)
+        return Pace(
+            seconds=seconds,
+            calm_s=1.5,
+            patience_s=60.0,
+            fast_s=1.0,
+            replaced_s=60.0,
+            unwedged_s=60.0,
+            goodput=0.4,
+            shed_s=1.0,
+            quick_s=1.0,
+            mostly_fresh=0.25,
+            priority_gap=0.1,
+            restarts=False,
+        )
 
 
 @dataclass

@@ -21,6 +21,7 @@ import yaml
 from loadtests.resilience.client import NoReply, Pool
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.evidence import Counters, counters
+from loadtests.resilience.processes import kill, processes_of
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
@@ -252,18 +253,7 @@ class HoldfastUnderTest:
         return sorted(pid for pid, command in found.items() if command.split(" ")[0] == GATEWAY_TITLE)
 
     def _processes(self) -> dict[int, str]:
-        """All that it started and that lives, with command lines: its session's, and whatever names its folder."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal() or int(entry.name) == os.getpid():
-                continue
-            with contextlib.suppress(OSError):
-                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-                command = _text(entry / "cmdline")
-                ours = int(session) in self._sessions or str(self.folder) in command + _text(entry / "environ")
-                if ours and state != "Z":
-                    found[int(entry.name)] = command
-        return found
+        return processes_of(self._sessions, str(self.folder))
 
     # What it wrote
 
@@ -283,24 +273,6 @@ class HoldfastUnderTest:
 
 def versions_of(model: Mapping[str, Any]) -> list[str]:
     return [f"{model['name']}@{version}" for version in model["versions"]]
-
-
-def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def rss_mb(pid: int) -> float:
-    """Memory that is the process's own and in use; NaN if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
-    except OSError:
-        return float("nan")
-    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _text(path: Path) -> str:
-    return path.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.resilience.run import SCENARIOS, Plan, run
+from loadtests.resilience.run import Plan, run
+from loadtests.resilience.scenarios import SCENARIOS
 from loadtests.resilience.stage import Pace
 from loadtests.resilience.verdict import Result
 

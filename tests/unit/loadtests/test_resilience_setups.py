@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.resilience.answers import STATIC_OUTPUTS
-from loadtests.resilience.run import SCENARIOS
+from loadtests.resilience.scenarios import SCENARIOS
 from loadtests.resilience.setups import PAIR, PROTECTIONS, TRIO, Arguments, arguments, without
 from serving.settings import Settings, parse_settings
 
