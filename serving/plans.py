@@ -77,7 +77,7 @@ class ModelPlan:
     def pinned(self, served: ServedVersion, decoder: RequestDecoder) -> Plan:
         """For calls that name this version, and want no other's answer."""
         key = (served.model, served.version)
-        return Plan(key, served, decoder, self.settings.timeout_ms / 1000, self.admission)
+        return Plan(key, served, decoder, self.settings.timeout_ms / 1000, self.admission, pinned=True)
 
 
 class Planner:
@@ -108,7 +108,7 @@ class Planner:
         known = self._models.get(settings.name)
         digest = manifest.signature_digest
         if known is not None and known.digest == digest and known.settings == settings:
-            return known
+            return known  # requests that are under way when the table changes find the same decoder in the next one
         signature = manifest.signature
         memory = self._memory(settings, digest)
         admission = known.admission if known is not None else self._admission(settings)

@@ -99,6 +99,7 @@ class Attempts:
 
     async def answer(self, exchange: Exchange) -> Tensors:
         """The version's outputs. Raises the ``RequestError`` of the last attempt, always by the deadline."""
+        exchange.attempts = 0
         try:
             return await self._attempt(exchange, None)
         except _Failed as failed:
@@ -166,8 +167,7 @@ class Attempts:
                 pending, outputs = await self._hedged(pending, self._usual)
         except asyncio.CancelledError:
             if pending is not None:
-                pending.answer.cancel()
-                self.lane.abandon(pending)
+                self._let_go(pending)
             raise
         except RequestError as raised:
             error = self._as_attempt(raised, exchange)
@@ -243,11 +243,15 @@ class Attempts:
             return first, first.answer.result()
         finally:
             for pending in both.values():
-                if not pending.answer.done():
-                    pending.answer.cancel()
-                    lane.abandon(pending)
-                elif not pending.answer.cancelled():
-                    pending.answer.exception()  # looked at, so that nobody complains that it wasn't
+                self._let_go(pending)
+
+    def _let_go(self, pending: Pending) -> None:
+        """Nobody waits for this answer, whether it has come or not."""
+        pending.answer.cancel()
+        if pending.answer.cancelled():
+            self.lane.abandon(pending)
+        else:
+            pending.answer.exception()  # looked at, so that nobody complains that it wasn't
 
 
 class _Failed(Exception):

@@ -241,6 +241,9 @@ class Lane:
         if batch is None:
             self._queue.pop(pending, None)
             self._again.pop(pending, None)
+            for group in self._isolated:
+                if pending in group.members:
+                    group.members.remove(pending)
         elif all(member.answer.done() for member in batch.members):
             batch.answer.cancel()
         else:

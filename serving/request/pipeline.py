@@ -71,8 +71,8 @@ class ServedVersion(NamedTuple):
 class Plan(NamedTuple):
     """How calls for a model, or for one version of it, are answered here; times in seconds.
 
-    ``served`` is None if no version of it can be asked now. A call that names a version is answered by that version
-    or not at all: it has no ``chain`` and no ``memory``.
+    ``served`` is None if no version of it can be asked now. A call that names a version is ``pinned``: it is answered
+    by that version or not at all, so it has no ``chain`` and no ``memory``.
     """
 
     key: tuple[str, str]
@@ -82,6 +82,7 @@ class Plan(NamedTuple):
     admission: Admission
     chain: Chain | None = None
     memory: Memory | None = None
+    pinned: bool = False
 
 
 class Router(Protocol):
@@ -163,11 +164,13 @@ class Pipeline:
     async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit) -> Given:
         """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""
         admitted = self._monotonic()
-        served = plan.served
         try:
-            if served is None:
-                raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
-            outputs = await served.attempts.answer(exchange)
+            try:
+                served, outputs = await ask(plan, exchange)
+            except RequestError:
+                if (plan_now := self._moved(plan, exchange)) is None:
+                    raise
+                served, outputs = await ask(plan_now, exchange)
         except RequestError as error:
             took_s = self._monotonic() - admitted
             try:
@@ -184,6 +187,27 @@ class Pipeline:
         if plan.memory is not None and served.deterministic:
             plan.memory.remember(served.version, served.digest, exchange.request.inputs, outputs)
         return Given(outputs, served.model, served.version)
+
+    def _moved(self, plan: Plan, exchange: Exchange) -> Plan | None:
+        """The plan in force, if another version answers than when the request came, else None.
+
+        So a version that leaves the table takes no request with it.
+        """
+        if plan.pinned or exchange.deadline <= self._monotonic():
+            return None
+        try:
+            plan_now = self._router.route(plan.key[0], None)
+        except RequestError:
+            return None
+        same = plan_now.served is None or plan_now.served is plan.served
+        return None if same or plan_now.decoder is not plan.decoder else plan_now
+
+
+async def ask(plan: Plan, exchange: Exchange) -> tuple[ServedVersion, Tensors]:
+    """The outputs of the plan's version. Raises a ``RequestError``."""
+    if plan.served is None:
+        raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
+    return plan.served, await plan.served.attempts.answer(exchange)
 
 
 _WORK_WAS_DONE: Final = (ModelFailed, InvalidAnswer)

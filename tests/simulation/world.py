@@ -228,6 +228,7 @@ class World:
         self.records = Records()
         self.callers: list[Caller] = []
         self._spawned = 0
+        self.versions_move = self.rng.random() < 0.2
         self.settings = self._settings()
         self.gateway = Gateway(
             self.settings,
@@ -238,6 +239,7 @@ class World:
             random=self.rng.random,
         )
         self._registry = registry
+        self._table = EMPTY
         self._pipeline = Pipeline(self.gateway, self.records, clock=clock)
 
     def _settings(self) -> Settings:
@@ -266,6 +268,9 @@ class World:
         return SimLink(self, f"{model}@{version}")
 
     def spawn(self, name: str) -> None:
+        model, version = name.split("@")
+        if version not in self._table.models[model].versions:
+            return  # nobody starts replicas of what isn't deployed
         self._spawned += 1
         replica = SimReplica(self, self.lanes[name], name, self._spawned)
         self.replicas[name].append(replica)
@@ -273,17 +278,37 @@ class World:
 
     async def live(self, *, requests: int, seconds: float) -> None:
         """Callers call and replicas break for so long; then everything is well again, until nothing is under way."""
-        table = EMPTY
+        table = self._table
         for name in FACTORS:
             model, version = name.split("@")
             table = table.with_version(model, version, self._registry.manifest(model, version).digest, stable=True)
         table = table.with_version("m", "v2", self._registry.manifest("m", "v2").digest, stable=True)
+        self._table = table
         await self.gateway.apply(table)
         loop = asyncio.get_running_loop()
         trouble = [loop.create_task(self._trouble(name, seconds)) for name in FACTORS]
+        if self.versions_move:
+            trouble.append(loop.create_task(self._move_versions(seconds)))
         burst = self.rng.random() < 0.3
         calls = [loop.create_task(self._call(self.rng.uniform(0, 0.05 if burst else seconds))) for _ in range(requests)]
         await asyncio.gather(*trouble, *calls)
+
+    async def _move_versions(self, seconds: float) -> None:
+        """Now and then v2 leaves the table and its replicas end, or it comes back with new ones."""
+        until = self.clock.now + seconds
+        while self.clock.now < until:
+            await asyncio.sleep(self.rng.uniform(0.1, 1.0))
+            if "v2" in self._table.models["m"].versions:
+                self._table = self._table.without_version("m", "v2")
+                await self.gateway.apply(self._table)
+                for replica in self.replicas["m@v2"]:
+                    if replica.live:
+                        replica.die()
+            else:
+                self._table = self._table.with_version(
+                    "m", "v2", self._registry.manifest("m", "v2").digest, stable=True
+                )
+                await self.gateway.apply(self._table)
 
     async def _trouble(self, name: str, seconds: float) -> None:
         until = self.clock.now + seconds

@@ -12,7 +12,7 @@ import pytest
 from models.registry import Registry
 from models.signature import Signature, TensorSpec
 from serving.cache.tiers import PredictionCache
-from serving.errors import ModelNotFound, NoAnswer
+from serving.errors import ModelNotFound, NoAnswer, ReplicaUnavailable
 from serving.gateway import Gateway
 from serving.model_settings import ModelSettings, UseCache, UseModel, UsePriorVersion, UseStatic
 from serving.plans import chain_fault
@@ -57,9 +57,10 @@ class Site:
         self.table = RoutingTable(self.table.generation + 1, table.models)
         await self.gateway.apply(self.table)
 
-    async def ask(self, version: str | None = None) -> Reply:
+    async def ask(self, version: str | None = None, *, timeout_s: float = 10.0) -> Reply:
         tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
-        return await self.pipeline.infer(InferCall("m", version, json.dumps({"inputs": [tensor]}).encode()))
+        body = {"inputs": [tensor], "parameters": {"timeout": int(timeout_s * 1e6)}}
+        return await self.pipeline.infer(InferCall("m", version, json.dumps(body).encode()))
 
     async def who(self, version: str | None = None) -> str:
         given = (await self.ask(version)).given
@@ -87,6 +88,23 @@ async def test_a_version_that_can_not_be_reached_is_stood_in_for_by_another(cloc
     assert isinstance(link, FakeLink)
     link.replicas = 0
     assert await site.who() == "m@v1 (version)"
+    await site.gateway.close()
+
+
+async def test_a_version_that_leaves_the_table_takes_no_request_with_it(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path)
+    await site.serve("m@v1", "m@v2")
+    link = site.gateway.version("m", "v2").link
+    assert isinstance(link, FakeLink)
+    link.gate.clear()  # v2 never answers again
+    task = asyncio.ensure_future(site.ask(timeout_s=60))
+    pinned = asyncio.ensure_future(site.ask("v2", timeout_s=60))
+    await settled()
+    await site.serve("m@v1", stable="m@v1")
+    given = (await task).given
+    assert (given.version, given.origin) == ("v1", None)
+    with pytest.raises(ReplicaUnavailable):
+        await pinned
     await site.gateway.close()
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from serving.channel.address import UnixAddress
+from serving.channel.frames import FrameReader, Kind
 from serving.channel.membership import ChannelLimits, Membership
-from serving.channel.messages import PROTOCOL_VERSION, Hello
+from serving.channel.messages import PROTOCOL_VERSION, Hello, small_frame, work_frame
 from serving.channel.runner import ModelRunner
 from serving.channel.server import TensorServer
 from serving.channel.work import ReplicaClient, Report
@@ -313,15 +314,28 @@ async def test_every_ping_tells_the_replica_what_the_lane_says_of_it(socket_dir:
 
 
 async def test_work_that_was_sent_before_the_goodbye_was_heard_is_answered(socket_dir: Path) -> None:
-    lane = FakeLane()
     replica = await Replica(socket_dir).start()
-    async with membership_of(lane) as membership:
-        membership.update({"r1": replica.address})
-        await lane.until(lambda: "r1" in lane.clients)
-        leaving = asyncio.get_running_loop().create_task(replica.server.drain("scaled down"))
-        await asyncio.sleep(0)  # the goodbye is on its way
-        answer = lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
-        await leaving
+    reader, writer = await asyncio.open_unix_connection(replica.address.path)
+    writer.write(small_frame(Kind.HELLO, Hello(PROTOCOL_VERSION, "s")))
+    frames = FrameReader(max_frame_bytes=1 << 20)
+
+    async def next_kind() -> Kind:
+        while True:
+            data = await reader.read(1 << 16)
+            assert data, "the replica has hung up"
+            for frame in frames.feed(data):
+                return Kind(frame.kind)
+
+    async def leave() -> None:
+        await replica.server.drain("scaled down")
         await replica.server.close()
-        assert values_of((await answer).outputs) == [2]
+
+    assert await next_kind() == Kind.HELLO
+    leaving = asyncio.get_running_loop().create_task(leave())
+    assert await next_kind() == Kind.GOODBYE
+    now = CLOCK.monotonic()
+    writer.writelines(work_frame(1, work_of([1], deadline=now + 60), now=now))  # it was on its way
+    assert await next_kind() == Kind.RESULT
+    writer.close()
+    await leaving
     await replica.end()
