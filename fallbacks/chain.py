@@ -26,10 +26,14 @@ class Exhausted(Exception):
 
 
 class Question(NamedTuple):
-    """A request that the model couldn't answer. ``deadline`` in monotonic seconds."""
+    """A request that the model couldn't answer. ``deadline`` in monotonic seconds.
+
+    One that was ``shed`` may only have what has nothing else to do: its load shall not be carried elsewhere.
+    """
 
     request: InferenceRequest
     deadline: float
+    shed: bool = False
 
 
 class Degraded(NamedTuple):

@@ -274,7 +274,7 @@ class Gateway:
                 link.call,
                 clock=self._clock,
                 max_frame_bytes=limits.max_frame_bytes,
-                available=link.available,
+                available=lambda: link.available() and membership.any_alive,
                 on_change=lane.pump,
             )
         )

@@ -59,7 +59,10 @@ class BreakerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     enabled: Annotated[bool, Meta(description="Whether it ever opens.")] = True
     window_s: Annotated[Seconds, Meta(description="It looks at the calls of this long.")] = 10.0
-    min_calls: Annotated[Positive, Meta(description="Calls in the window before it judges.")] = 20
+    min_calls: Annotated[
+        Positive,
+        Meta(description="Calls in the window before it judges; as many failures in a row open it in any case."),
+    ] = 20
     failure_rate: Annotated[Share, Meta(description="Share of failed calls at which it opens.")] = 0.5
     slow_call_ms: Annotated[
         Milliseconds | None, Meta(description="A call that takes longer is slow. Left out: none is.")

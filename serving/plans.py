@@ -164,6 +164,8 @@ class Planner:
 async def ask_version(served: ServedVersion, question: Question, admission: Admission | None) -> Tensors:
     """A version's answer to another's question. Raises ``Unusable``."""
     permit: Permit | None = None
+    if question.shed and served.lane.waiting:
+        raise Unusable("it has enough to do")
     try:
         if admission is not None and (permit := admission.try_admit(LOW, question.deadline)) is None:
             raise Unusable("it has enough to do with its own callers")

@@ -61,6 +61,10 @@ def too_large(size: int, limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the tensors need {size} bytes on their way to the model; at most {limit} can be sent")
 
 
+class NobodyAnswers(ReplicaUnavailable):
+    """The replica's process is gone, or hangs: its address is there, or was, and nobody answers behind it."""
+
+
 class ChannelClient(asyncio.BufferedProtocol):
     """A ``ReplicaClient`` over a socket. Made by ``connect``; of no more use once it is lost."""
 
@@ -120,11 +124,12 @@ class ChannelClient(asyncio.BufferedProtocol):
                 hello = await client._greet(address, secret)
             if hello.protocol != PROTOCOL_VERSION:
                 raise ReplicaUnavailable(f"{replica_id} speaks protocol {hello.protocol}, not {PROTOCOL_VERSION}")
-        except (OSError, TimeoutError, ReplicaLost) as error:
+        except (ConnectionRefusedError, FileNotFoundError, TimeoutError) as error:
             await client.close()
-            raise ReplicaUnavailable(
-                f"no tensor channel to {replica_id} at {address}: {str(error) or 'timed out'}"
-            ) from None
+            raise NobodyAnswers(f"nobody answers for {replica_id} at {address}: {str(error) or 'timed out'}") from None
+        except (OSError, ReplicaLost) as error:
+            await client.close()
+            raise ReplicaUnavailable(f"no tensor channel to {replica_id} at {address}: {error}") from None
         except BaseException:  # whoever dialled was cancelled
             await client.close()
             raise
@@ -145,6 +150,11 @@ class ChannelClient(asyncio.BufferedProtocol):
     @property
     def live(self) -> bool:
         return self._transport is not None and not self._leaving
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self._transport is None
 
     @property
     def outstanding(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from serving.channel.address import Address
-from serving.channel.client import ChannelClient
+from serving.channel.client import ChannelClient, NobodyAnswers
 from serving.channel.work import ReplicaClient, Report
 from serving.clock import Clock
 from serving.errors import ReplicaLost, ReplicaUnavailable
@@ -34,6 +34,8 @@ class ChannelLimits:
     ping_interval_s: float = 1.0
     ping_timeout_s: float = 3.0
     finish_timeout_s: float = 30.0
+    steady_s: float = 1.0
+    """A connection that lasted so long was a good one: if it breaks, the replica has probably died."""
 
 
 class Sender(Protocol):
@@ -62,8 +64,15 @@ class Membership:
         self._secret = secret
         self._keepers: dict[tuple[str, Address], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connected: set[ChannelClient] = set()
+        self._connected: dict[ChannelClient, float] = {}
+        """And since when."""
+        self._gone: set[str] = set()
         self._closed = False
+
+    @property
+    def any_alive(self) -> bool:
+        """Whether any replica that Serve lists may be alive: Serve notices a death later than its broken connection."""
+        return not self._keepers or any(replica_id not in self._gone for replica_id, _ in self._keepers)
 
     def update(self, replicas: Mapping[str, Address]) -> None:
         """These, by replica id, are all that live now. Connections to others end once they are idle."""
@@ -72,6 +81,7 @@ class Membership:
         wanted = set(replicas.items())
         for member in [member for member in self._keepers if member not in wanted]:
             self._keepers.pop(member).cancel()
+            self._gone.discard(member[0])
             if member[0] not in replicas:
                 self._lane.forget(member[0])
         for member in wanted - self._keepers.keys():
@@ -97,17 +107,22 @@ class Membership:
 
     async def _keep(self, replica_id: str, address: Address) -> None:
         """Hold a connection to one replica until cancelled."""
-        wait_s = self._limits.redial_min_s
+        limits = self._limits
+        wait_s = limits.redial_min_s
         while True:
             try:
                 client = await self._dial(replica_id, address)
+            except NobodyAnswers:
+                self._gone.add(replica_id)
             except ReplicaUnavailable as error:
                 log.debug("%s", error)
+                self._gone.discard(replica_id)
             else:
-                wait_s = self._limits.redial_min_s
-                await self._watch(client)
+                self._gone.discard(replica_id)
+                if await self._watch(client) >= limits.steady_s:
+                    wait_s = limits.redial_min_s
             await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, self._limits.redial_max_s)
+            wait_s = min(2 * wait_s, limits.redial_max_s)
 
     async def _dial(self, replica_id: str, address: Address) -> ChannelClient:
         return await ChannelClient.connect(
@@ -117,13 +132,13 @@ class Membership:
             max_frame_bytes=self._limits.max_frame_bytes,
             busy_poll_s=self._limits.busy_poll_s,
             timeout_s=self._limits.connect_timeout_s,
-            on_change=lambda _: self._lane.pump(),
+            on_change=self._changed,
             secret=self._secret,
         )
 
-    async def _watch(self, client: ChannelClient) -> None:
-        """Offer a connected client to the lane until the connection is of no more use."""
-        self._connected.add(client)
+    async def _watch(self, client: ChannelClient) -> float:
+        """Offer a connected client to the lane until the connection is of no more use; how long that was."""
+        self._connected[client] = self._clock.monotonic()
         self._lane.attach(client)
         try:
             while client.live:
@@ -135,6 +150,17 @@ class Membership:
         finally:
             self._lane.detach(client)
             self._begin(self._hang_up(client))
+        return self._lasted_s(client)
+
+    def _changed(self, client: ChannelClient) -> None:
+        """Something came back from a replica, or its connection is of no more use."""
+        if client.lost and self._lasted_s(client) >= self._limits.steady_s:
+            self._gone.add(client.replica_id)  # until dialling it says otherwise
+        self._lane.pump()
+
+    def _lasted_s(self, client: ChannelClient) -> float:
+        now = self._clock.monotonic()
+        return now - self._connected.get(client, now)
 
     async def _hang_up(self, client: ChannelClient) -> None:
         """A replica that leaves, or that Serve no longer lists, still answers what it has.
@@ -149,5 +175,5 @@ class Membership:
             await self._cut(client)
 
     async def _cut(self, client: ChannelClient) -> None:
-        self._connected.discard(client)
+        self._connected.pop(client, None)
         await client.close()

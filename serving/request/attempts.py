@@ -229,8 +229,10 @@ class Attempts:
         return await self._first_good(pending, usual)
 
     async def _first_good(self, first: Pending, usual: Quantiles) -> tuple[Pending, Tensors]:
-        lane = self.lane
-        second = lane.submit(first.request, first.deadline, avoid=first.replica_id or "")
+        try:
+            second = self.lane.submit(first.request, first.deadline, avoid=first.replica_id or "")
+        except RequestError:  # nobody can take it any more; the first one is still under way
+            return first, await first.answer
         both = {first.answer: first, second.answer: second}
         try:
             waiting = set(both)

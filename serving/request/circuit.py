@@ -82,6 +82,7 @@ class Closed(CircuitClosedState):
 
     def succeeded(self, ticket: Ticket, seconds: float) -> None:
         if self._circuit.live is self:
+            self._storage.in_a_row = 0
             self._storage.called(seconds)
             self._handle_success()
 

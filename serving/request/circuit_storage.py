@@ -39,6 +39,9 @@ class Storage(CircuitBreakerStorage):
         super().__init__(name)
         now = clock.monotonic()
         self.window = Window(limits.window_s, now=now)
+        self.in_a_row = 0
+        """Failures since the last call that came back well: a version that has stopped answering altogether shall not
+        be judged by how well it did for most of the window."""
         self.trouble: str | None = None
         """Why it has to open now."""
         self.trouble_at: float | None = None
@@ -73,11 +76,14 @@ class Storage(CircuitBreakerStorage):
             return f"{window.failures} of {window.calls} calls failed within {limits.window_s:g} s"
         if window.slow / window.calls >= limits.slow_rate:
             return f"{window.slow} of {window.calls} calls within {limits.window_s:g} s took over {limits.slow_s:g} s"
+        if self.in_a_row >= limits.min_calls:
+            return f"the last {self.in_a_row} calls failed"
         return None
 
     def start_anew(self) -> None:
         """Empty the window."""
         self.window.clear(self._clock.monotonic())
+        self.in_a_row = 0
         self.trouble = None
 
     def forgive(self) -> None:
@@ -105,6 +111,7 @@ class Storage(CircuitBreakerStorage):
 
     def increment_counter(self) -> None:
         self.window.add(self._clock.monotonic(), calls=0, failures=1)
+        self.in_a_row += 1
         self.trouble = self._judged()
 
     def reset_counter(self) -> None:

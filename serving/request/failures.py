@@ -28,7 +28,7 @@ class Failure(NamedTuple):
 
 
 _CALLER: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=False)
-_SHED: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=False)
+_SHED: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=True)
 _CANT_NOW: Final = Failure(retryable=True, counts=False, bad=True, may_fall_back=True)
 _MAY_PASS: Final = Failure(retryable=True, counts=True, bad=True, may_fall_back=True)
 _OURS: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=True)
@@ -41,7 +41,7 @@ FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
         errors.MethodNotAllowed: _CALLER,
         errors.PayloadTooLarge: _CALLER,
         errors.UnsupportedEncoding: _CALLER,
-        # Overload is nobody's fault: to ask something else instead would only carry it there.
+        # Overload is nobody's fault. What has time to spare may answer; the load isn't carried elsewhere.
         errors.Overloaded: _SHED,
         errors.LoadFailed: _CALLER,
         errors.Internal: _OURS,

@@ -11,7 +11,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from models.inference import InferenceRequest, Tensors
 from models.signature import Signature
@@ -44,6 +44,13 @@ class LaneLimits:
     """Batches in flight to each replica."""
     max_waiting: int = 4096
     """Requests in the queue; more are refused."""
+
+
+BATCH_SHARE: Final = 0.125
+"""How much of the time that a request has left its batch may be expected to take. Behind a batch that is under way, and
+beside another gateway's, it takes four times as long, and there has to be time for another attempt."""
+PACE_WEIGHT: Final = 0.2
+"""Of the newest batch, in what is known of the time for a row."""
 
 
 @dataclass(slots=True)
@@ -135,6 +142,8 @@ class Lane:
         self._inflight = 0
         self._requests_inflight = 0
         self._last_return = 0.0
+        self._row_s = 0.0
+        """Seconds that a replica has needed for a row lately, together with its share of what a batch needs anyway."""
         self.waiting_elsewhere: Callable[[], int] = int
         """Requests for this version that haven't come here yet, because they wait to be let in."""
 
@@ -218,7 +227,7 @@ class Lane:
         """
         now = self._clock.monotonic()
         if deadline <= now:
-            raise DeadlineExceeded("the deadline passed before the request was decoded")
+            raise DeadlineExceeded("the deadline passed before the request could be sent")
         if not self.ready:
             raise ReplicaUnavailable(f"no replica of {self.name} can take work now")
         if len(self._queue) >= self._limits.max_waiting:
@@ -321,13 +330,15 @@ class Lane:
         """The first waiting request with this ``avoid``, and those behind it that can go with it."""
         limits = self._limits
         members: list[Pending] = []
-        rows = size = 0
+        rows = size = rows_max = 0
         for pending in queue:
             if pending.answer.done() or pending.avoid != avoid or (members and pending.key != members[0].key):
                 continue
             rows += pending.request.rows
             size += request_bytes(pending.request)
-            if members and (rows > limits.max_batch_rows or size > limits.max_batch_bytes):
+            if not members:
+                rows_max = self._rows_in_time(pending)
+            elif rows > rows_max or size > limits.max_batch_bytes:
                 break
             members.append(pending)
             if not self._signature.batched:
@@ -335,6 +346,14 @@ class Lane:
         for pending in members:
             del queue[pending]
         return members
+
+    def _rows_in_time(self, first: Pending) -> int:
+        """Rows that fill a batch: no more than the settings allow, and than fit the time that the first request has."""
+        most = self._limits.max_batch_rows
+        time_s = (first.deadline - self._clock.monotonic()) * BATCH_SHARE
+        if not self._row_s or most * self._row_s <= time_s:
+            return most
+        return max(1, int(time_s / self._row_s))
 
     def _send(self, members: list[Pending], client: ReplicaClient) -> None:
         now = self._clock.monotonic()
@@ -362,6 +381,8 @@ class Lane:
         if not batch.answer.cancelled():
             error = batch.answer.exception()
             good = bad = 0
+            rows = sum([pending.request.rows for pending in batch.members])
+            self._row_s += PACE_WEIGHT * ((now - batch.sent) / rows - self._row_s)
             if error is None:
                 good, bad = self._deliver(batch, batch.answer.result())
             elif isinstance(error, RequestError):

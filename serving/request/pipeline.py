@@ -22,6 +22,7 @@ from serving.errors import (
     InvalidAnswer,
     ModelFailed,
     NoAnswer,
+    Overloaded,
     QueueTimeout,
     ReplicaLost,
     ReplicaUnavailable,
@@ -146,8 +147,9 @@ class Pipeline:
             priority = priority_of(request.parameters, call.priority)
             given = fresh_from_memory(plan, request)
             if given is None:
-                permit = plan.admission.try_admit(priority, deadline) or await plan.admission.admit(priority, deadline)
-                given = await self._answer(plan, Exchange(request, deadline, has_fallback=bool(plan.chain)), permit)
+                exchange = Exchange(request, deadline, has_fallback=bool(plan.chain))
+                permit = await admit(plan, priority, deadline)
+                given = await self._answer(plan, exchange, permit)
             body = encode_infer(_response(given, request), request)
             origin = given.origin
             outcome = OK if origin is None or origin.reason is None else DEGRADED
@@ -161,8 +163,10 @@ class Pipeline:
         finally:
             self._recorder.record(key, outcome, seconds=self._monotonic() - arrived, origin=origin)
 
-    async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit) -> Given:
+    async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit | Overloaded) -> Given:
         """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""
+        if isinstance(permit, Overloaded):
+            return await fall_back(plan, exchange, permit)
         admitted = self._monotonic()
         try:
             try:
@@ -203,6 +207,14 @@ class Pipeline:
         return None if same or plan_now.decoder is not plan.decoder else plan_now
 
 
+async def admit(plan: Plan, priority: int, deadline: float) -> Permit | Overloaded:
+    """Leave to ask the version, or why there is none now. Raises ``DeadlineExceeded``."""
+    try:
+        return plan.admission.try_admit(priority, deadline) or await plan.admission.admit(priority, deadline)
+    except Overloaded as shed:
+        return shed
+
+
 async def ask(plan: Plan, exchange: Exchange) -> tuple[ServedVersion, Tensors]:
     """The outputs of the plan's version. Raises a ``RequestError``."""
     if plan.served is None:
@@ -228,9 +240,12 @@ async def fall_back(plan: Plan, exchange: Exchange, error: RequestError) -> Give
     """What the model's chain answers; raises ``error`` if nothing may stand in for it, else ``NoAnswer``."""
     if not plan.chain or not failure_of(error).may_fall_back:
         raise error
+    shed = isinstance(error, Overloaded)
     try:
-        found = await plan.chain.answer(Question(exchange.request, exchange.deadline))
+        found = await plan.chain.answer(Question(exchange.request, exchange.deadline, shed))
     except Exhausted as exhausted:
+        if shed:
+            raise error from None  # with its word on when to come back
         raise NoAnswer(f"{error.message}; {exhausted}") from None
     return Given(found.outputs, found.model, found.version, Origin(found.kind, error.code, found.age_s, found.where))
 

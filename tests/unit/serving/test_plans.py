@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fallbacks.chain import Question, Unusable
 from models.registry import Registry
 from models.signature import Signature, TensorSpec
 from serving.cache.tiers import PredictionCache
@@ -20,7 +21,7 @@ from serving.request.pipeline import InferCall, Pipeline, Reply
 from serving.routing.table import EMPTY, RoutingTable
 from serving.settings import Settings
 from serving.status import gateway_status
-from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, settled
+from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, request_of, settled
 from tests.unit.serving.request.test_pipeline import Records
 
 STATIC = UseStatic(outputs={"y": [0, 0]})
@@ -176,6 +177,24 @@ async def test_the_status_tells_of_everything_that_protects(clock: FakeClock, tm
     version = model["versions"]["v2"]
     assert (version["breaker"]["state"], version["attempts"]) == ("closed", {"ok": 1})
     assert json.loads(json.dumps(status)) == status
+    await site.gateway.close()
+
+
+async def test_what_was_shed_is_not_carried_to_a_version_that_is_busy_itself(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, UsePriorVersion(version="v1"))
+    await site.serve("m@v1", "m@v2")
+    (prior,) = site.gateway.route("m", None).chain.strategies  # type: ignore[union-attr]
+    question = Question(request_of(1, 2), clock.now + 9, shed=True)
+    assert (await prior.answer(question)).version == "v1"
+    lane = site.gateway.version("m", "v1").lane
+    link = site.gateway.version("m", "v1").link
+    assert isinstance(link, FakeLink)
+    link.gate.clear()
+    busy = [lane.submit(request_of(1), clock.now + 9) for _ in range(2)]
+    with pytest.raises(Unusable, match="enough to do"):
+        await prior.answer(question)
+    link.gate.set()
+    await asyncio.gather(*(pending.answer for pending in busy))
     await site.gateway.close()
 
 

@@ -251,6 +251,16 @@ class TestTripping:
             clock.advance(0.1)
         assert state(breaker) == "closed"
 
+    def test_a_version_that_has_stopped_answering_is_not_judged_by_how_well_it_did(self, clock: FakeClock) -> None:
+        breaker = breaker_of(clock)
+        good(breaker, 500)
+        bad(breaker, 5)
+        good(breaker)
+        bad(breaker, 9)
+        assert breaker.state == "closed"
+        bad(breaker)
+        assert (breaker.state, breaker.status().why) == ("open", "the last 10 calls failed")
+
     def test_failures_are_forgotten_with_time(self, clock: FakeClock) -> None:
         breaker = breaker_of(clock)
         bad(breaker, 9)

@@ -66,6 +66,7 @@ class Model:
     opened: int = 0
     good: int = 0
     slow: int = 0
+    in_a_row: int = 0
     probes: list[Leave] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -82,6 +83,7 @@ class Model:
             self.opened += 1
         else:
             self.window.clear(self.now)
+            self.in_a_row = 0
         self.state, self.since = state, at
         self.round += 1
         self.good = self.slow = 0
@@ -114,10 +116,11 @@ class Model:
             self.probe_back(kind)
         elif kind != "ignored":
             self.window.add(self.now, failures=kind == "failed", slow=kind == "slow")
+            self.in_a_row = self.in_a_row + 1 if kind == "failed" else 0
             judged = self.window.calls >= LIMITS.min_calls
             bad = self.window.failures >= LIMITS.failure_rate * self.window.calls
             slow = self.window.slow >= LIMITS.slow_rate * self.window.calls
-            if judged and kind != "good" and (bad or slow):
+            if judged and kind != "good" and (bad or slow or self.in_a_row >= LIMITS.min_calls):
                 self.become("open", self.now)
 
     def probe_back(self, kind: str) -> None:

@@ -20,8 +20,9 @@ def test_a_mistake_of_the_caller_has_no_consequences(error: type[errors.RequestE
     assert not any(FAILURES[error])
 
 
-def test_a_shed_request_counts_for_nothing_and_is_not_carried_elsewhere() -> None:
-    assert not any(failure_of(errors.Overloaded("x", retry_after_s=1)))
+def test_a_shed_request_counts_for_nothing() -> None:
+    row = failure_of(errors.Overloaded("x", retry_after_s=1))
+    assert (row.retryable, row.counts, row.bad) == (False, False, False)
 
 
 @pytest.mark.parametrize("error", ERRORS)

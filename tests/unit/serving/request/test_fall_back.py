@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -148,21 +149,39 @@ async def test_a_wrong_request_never_falls_back(clock: FakeClock) -> None:
     assert rig.plan.admission.inflight == 0
 
 
-async def test_a_shed_request_never_falls_back(clock: FakeClock) -> None:
-    standby = Standby()
-    rig = Rig(clock, standby)
-    full = Admission(
-        "m", AdmissionLimits(limit_min=1, limit_max=1, max_waiting=1), clock=clock, deadlines=Deadlines(clock)
-    )
-    rig.plan = rig.plan._replace(admission=full)
-    first, second = full.try_admit(2, clock.now + 9), asyncio.ensure_future(full.admit(1, clock.now + 9))
+async def full(rig: Rig, clock: FakeClock) -> Callable[[], Awaitable[None]]:
+    """Let nobody else in; what is returned ends that."""
+    one = AdmissionLimits(limit_min=1, limit_max=1, max_waiting=1)
+    gate = Admission("m", one, clock=clock, deadlines=Deadlines(clock))
+    rig.plan = rig.plan._replace(admission=gate)
+    first, second = gate.try_admit(2, clock.now + 9), asyncio.ensure_future(gate.admit(1, clock.now + 9))
     await settled()
-    with pytest.raises(Overloaded):
-        await rig.ask()
-    assert standby.asked == []
     assert first is not None
-    first.ignored()
-    (await second).ignored()
+
+    async def leave() -> None:
+        first.ignored()
+        (await second).ignored()
+
+    return leave
+
+
+async def test_a_shed_request_may_have_what_has_time_to_spare(clock: FakeClock) -> None:
+    standby = Standby("cache", age_s=1.0)
+    rig = Rig(clock, standby)
+    leave = await full(rig, clock)
+    assert (await rig.ask()).given.origin == Origin("cache", "overloaded", 1.0, "node")
+    assert [question.shed for question in standby.asked] == [True]
+    await leave()
+
+
+async def test_if_nothing_has_it_hears_when_to_come_back(clock: FakeClock) -> None:
+    rig = Rig(clock, Standby("version", "it has enough to do"))
+    leave = await full(rig, clock)
+    with pytest.raises(Overloaded) as caught:
+        await rig.ask()
+    assert caught.value.retry_after_s >= 1
+    assert rig.outcomes == ["overloaded"]
+    await leave()
 
 
 async def test_whatever_happens_the_permit_comes_back(clock: FakeClock) -> None:
