@@ -34,13 +34,13 @@ from serving.channel.address import Address, UnixAddress, parse_address
 from serving.channel.watchers import WATCHERS, OnReplicas, ReplicaProcess
 from serving.clock import SystemClock
 from serving.errors import (
-    Internal,
     InvalidRequest,
     LoadFailed,
     ModelNotFound,
     ReplicaLost,
     ReplicaUnavailable,
     RequestError,
+    error_class,
 )
 from serving.leaving import Exit, Sigterm
 from serving.model_settings import ModelSettings
@@ -479,10 +479,7 @@ class RemoteControl:
         refused = await self._ask(command, model, body)
         if refused is not None:
             code, message = refused
-            raise REFUSALS.get(code, Internal)(message)
-
-
-REFUSALS: dict[str, type[RequestError]] = {error.code: error for error in (InvalidRequest, ModelNotFound, LoadFailed)}
+            raise error_class(code, among=(InvalidRequest, ModelNotFound, LoadFailed))(message)
 
 
 async def refusal(command: Awaitable[None]) -> tuple[str, str] | None:
