@@ -19,6 +19,11 @@ PACKAGES = ("serving", "models", "fallbacks", "loadtests")
 
 PURE = (
     "fallbacks/*.py",
+    "loadtests/resilience/figures.py",
+    "loadtests/resilience/schedule.py",
+    "loadtests/resilience/setups.py",
+    "loadtests/resilience/table.py",
+    "loadtests/resilience/verdict.py",
     "models/errors.py",
     "models/inference.py",
     "models/manifest.py",
