@@ -17,17 +17,11 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serving.autoscaling import scaling
-from serving.deployments import (
-    APPLICATION,
-    GATEWAY_DEPLOYMENT,
-    HEALTH_CHECKS,
-    QUIET,
-    ControlReplica,
-    GatewayReplica,
-    HaproxyReplica,
-    application_status,
-    reason_in,
-)
+from serving.deployments.common import APPLICATION, GATEWAY_DEPLOYMENT, HEALTH_CHECKS, QUIET
+from serving.deployments.control import ControlReplica
+from serving.deployments.deployer import application_status, reason_in
+from serving.deployments.gateway import GatewayReplica
+from serving.deployments.haproxy import HaproxyReplica
 from serving.settings import Settings, absolute, parse_settings
 
 

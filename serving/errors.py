@@ -6,6 +6,7 @@ status codes (``serving.protocol.status`` alone knows them), and errors of model
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -149,3 +150,8 @@ class NoAnswer(RequestError):
     """The version failed, and so did every fallback of the model. The text says why, one by one."""
 
     code = "no_answer"
+
+
+def error_class(code: str, *, among: Iterable[type[RequestError]]) -> type[RequestError]:
+    """The class whose code another process told us; ``Internal`` for a code that none of ``among`` has."""
+    return next((error for error in among if error.code == code), Internal)

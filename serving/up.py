@@ -22,6 +22,7 @@ from models.manifest import ModelVersion
 from models.registry import Registry
 from models.signature import Signature
 from serving.cluster import StartError, check_ports, lock_state, set_ray_environment
+from serving.deployments.folders import socket_dir
 from serving.ingress.keeper import HaproxyFiles, end_leftover
 from serving.model_settings import ModelSettings
 from serving.rollout.versions import initial_models
@@ -51,10 +52,12 @@ def up(settings: Settings) -> int:
         check_ports(settings)
         wanted = _wanted(settings)
         _empty_run_folder(settings)
-        set_ray_environment()
-        progress("starting Ray")
+        # Imported before the environment is set: Serve's handles take from it how they call, and the one to the control
+        # plane is made in this process.
         from serving import app
 
+        set_ray_environment()
+        progress("starting Ray")
         app.start_ray()
         with _stop_signals(stopped):  # again: Ray has put a handler of its own in the place of ours
             _serve(settings, wanted, progress, stopped)
@@ -232,8 +235,6 @@ def _ask(settings: Settings, method: str, path: str, body: str | None = None) ->
 
 def _empty_run_folder(settings: Settings) -> None:
     """Remove what an earlier run of this state folder left: tables, metrics, sockets. We hold the lock."""
-    from serving.deployments import socket_dir
-
     run = Path(settings.state_dir) / "run"
     for folder in run.iterdir() if run.is_dir() else ():
         shutil.rmtree(socket_dir(settings, str(folder)), ignore_errors=True)

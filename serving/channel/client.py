@@ -33,27 +33,25 @@ from serving.channel.work import Answer, Report, Work
 from serving.clock import Clock
 from serving.errors import (
     AttemptError,
-    Internal,
     InvalidAnswer,
     ModelFailed,
     PayloadTooLarge,
     ReplicaLost,
     ReplicaUnavailable,
     RequestError,
+    error_class,
 )
 
 log = logging.getLogger("holdfast.channel")
 
-_ERRORS: Final[dict[str, type[RequestError]]] = {
-    error.code: error for error in (ReplicaUnavailable, ReplicaLost, ModelFailed, InvalidAnswer, Internal)
-}
+_REPORTED: Final = (ReplicaUnavailable, ReplicaLost, ModelFailed, InvalidAnswer)
 
 _NOTHING_TO_REPORT: Final = Report()
 
 
 def error_from_wire(head: ErrorHead) -> RequestError:
-    """The error that a replica reported; one with an unknown code is ``Internal``."""
-    return _ERRORS.get(head.code, Internal)(head.message)
+    """The error that a replica reported; one that isn't a replica's to report is ``Internal``."""
+    return error_class(head.code, among=_REPORTED)(head.message)
 
 
 def too_large(size: int, limit: int) -> PayloadTooLarge:

@@ -1,6 +1,6 @@
 """The safety net: the same frames through a Serve handle, for a version that has no live tensor channel.
 
-Slower, but Ray finds the replica. Not here: the handle itself; ``serving.deployments`` hands in a plain function.
+Slower, but Ray finds the replica. Not here: the handle itself; ``serving.deployments.link`` hands in a plain function.
 """
 
 from __future__ import annotations

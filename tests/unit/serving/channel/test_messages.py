@@ -33,7 +33,15 @@ from serving.channel.messages import (
     work_frame,
 )
 from serving.channel.work import Answer, Work
-from serving.errors import Internal, InvalidAnswer, ModelFailed, ReplicaLost, ReplicaUnavailable, RequestError
+from serving.errors import (
+    Internal,
+    InvalidAnswer,
+    InvalidRequest,
+    ModelFailed,
+    ReplicaLost,
+    ReplicaUnavailable,
+    RequestError,
+)
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -150,6 +158,9 @@ class TestErrors:
 
     def test_an_unknown_code_is_an_internal_error(self) -> None:
         assert type(error_from_wire(ErrorHead(1, "from_the_future", "?"))) is Internal
+
+    def test_a_replica_cannot_put_the_blame_on_the_caller(self) -> None:
+        assert type(error_from_wire(ErrorHead(1, InvalidRequest.code, "?"))) is Internal
 
     def test_a_text_of_any_length_and_content_fits_a_frame(self) -> None:
         head = read_head(read_frame(error_frame(1, ModelFailed("\udc80ä" * 10**6)), max_frame_bytes=LIMIT), ErrorHead)

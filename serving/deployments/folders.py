@@ -1,0 +1,25 @@
+"""Where the files of one run are.
+
+Not here: Ray, because ``serving.up`` needs this before Ray starts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from serving.settings import Settings
+
+
+def metrics_dir(run_dir: str) -> Path:
+    return Path(run_dir) / "metrics"
+
+
+def table_path(run_dir: str) -> Path:
+    return Path(run_dir) / "routing.json"
+
+
+def socket_dir(settings: Settings, run_dir: str) -> Path:
+    """The sockets of one run; under the temporary folder, because their paths must be short."""
+    base = settings.channel.socket_dir or tempfile.gettempdir()
+    return Path(base) / f"holdfast-{Path(run_dir).name}"

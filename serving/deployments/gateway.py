@@ -1,0 +1,129 @@
+"""A gateway's replica. Not here: what a gateway does with a request (``serving.ingress``, ``serving.gateway``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Any
+
+from ray import serve
+
+from models.registry import Registry
+from serving.autoscaling import DEMAND
+from serving.clock import SystemClock
+from serving.deployments.folders import metrics_dir, table_path
+from serving.deployments.link import link_to
+from serving.deployments.process import METRICS_FLUSH_S, every, set_up_logging
+from serving.deployments.remote_control import RemoteControl
+from serving.leaving import Exit, Sigterm
+from serving.settings import Settings
+
+log = logging.getLogger("holdfast")
+
+GATEWAY_HANG_S = 5.0
+"""A gateway whose loop takes longer than this for one turn is replaced."""
+TABLE_POLL_S = 1.0
+DRAIN_NOTICE_S = 0.8
+"""Within this time HAProxy has seen twice that a gateway doesn't accept requests any more."""
+
+
+@serve.ingress()
+class GatewayReplica:
+    """One gateway with its own listener; the same app also answers behind Serve's proxies."""
+
+    async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.cache_setup import open_cache
+        from serving.gateway import Gateway
+        from serving.ingress.asgi import AsgiApp
+        from serving.ingress.front import build_routes
+        from serving.ingress.listener import Listener
+        from serving.metrics import open_metrics
+        from serving.routing.table_file import TableFile
+        from serving.watchdog import LoopTurns, Watchdog
+
+        set_up_logging(settings)
+        open_metrics(metrics_dir(run_dir))
+        registry = Registry(settings.store_dir)
+        self._file = TableFile(table_path(run_dir))
+        self._cache = await open_cache(settings, clock=SystemClock(), random=random.random)
+        self._gateway = Gateway(
+            settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
+        )
+        front = build_routes(
+            settings,
+            self._gateway,
+            registry=registry,
+            control=RemoteControl(control) if settings.admin_allowed else None,
+            metrics_dir=metrics_dir(run_dir),
+            cache=self._cache,
+        )
+        self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
+        self._listener = Listener(
+            front.routes.answer, settings.http, clock=SystemClock(), busy_poll_s=settings.busy_poll_us * 1e-6
+        )
+        await self._follow_file()
+        await self._listener.start()
+        self._tasks = [
+            asyncio.get_running_loop().create_task(every(TABLE_POLL_S, self._follow_file)),
+            asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, front.flush_metrics)),
+        ]
+        self._flush_metrics = front.flush_metrics
+        self._id = serve.get_replica_context().replica_id.unique_id
+        loop = LoopTurns(asyncio.get_running_loop())
+        self._watchdog = Watchdog([loop], limit_s=GATEWAY_HANG_S, clock=SystemClock())
+        self._exit = Exit(self._leave, within_s=settings.http.drain_timeout_s + 5)
+        self._sigterm = Sigterm(self._exit.begin)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._app
+
+    async def apply_table(self, raw: bytes) -> int:
+        """Called by the control plane; returns the generation in force."""
+        from serving.routing.table import table_from_json
+
+        return await self._gateway.apply(table_from_json(raw))
+
+    async def whoami(self) -> tuple[str, bool]:
+        """Called by the control plane: this replica's id, and whether it accepts requests."""
+        return self._id, self._gateway.accepting
+
+    async def leave(self, gateway: str) -> None:
+        """Called by the control plane: if this is the gateway that is meant, it is replaced."""
+        if gateway == self._id:
+            self._exit.begin()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {DEMAND: self._listener.under_way}
+
+    async def _follow_file(self) -> None:
+        from serving.routing.table import EMPTY
+
+        try:
+            table = await asyncio.to_thread(self._file.read)
+        except ValueError as error:
+            log.error("the routing table's file can't be read, so the last table stays: %s", error)
+            return
+        if table is not EMPTY:
+            await self._gateway.apply(table)
+
+    async def check_health(self) -> None:
+        """The loop answers; whether models do is readiness, not health."""
+
+    async def _leave(self) -> None:
+        """Take no new requests, once HAProxy has noticed, and finish what there is."""
+        self._gateway.draining = True
+        await asyncio.sleep(DRAIN_NOTICE_S)
+        await self._listener.close()
+        self._watchdog.stop()
+        for task in self._tasks:
+            task.cancel()
+        await self._flush_metrics()
+        await self._gateway.close()
+        if self._cache is not None:
+            await self._cache.close()
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_sigterm"):
+            self._sigterm.close()
+            await self._exit.left()

@@ -1,0 +1,34 @@
+"""HAProxy's keeper, one on each node. Not here: how HAProxy is kept (``serving.ingress.keeper``)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from serving.deployments.folders import metrics_dir, socket_dir
+from serving.deployments.process import every, set_up_logging
+from serving.settings import Settings
+
+
+class HaproxyReplica:
+    """HAProxy on this node, and the housekeeping of the node's metrics."""
+
+    async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.ingress.keeper import HaproxyFiles, HaproxyKeeper
+        from serving.metrics import forget_dead_processes, open_metrics
+
+        set_up_logging(settings)
+        open_metrics(metrics_dir(run_dir))
+        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings, socket_dir(settings, run_dir)))
+        await self._keeper.start()
+        self._sweeper = asyncio.get_running_loop().create_task(
+            every(10.0, lambda: asyncio.to_thread(forget_dead_processes, metrics_dir(run_dir)))
+        )
+
+    async def check_health(self) -> None:
+        if not self._keeper.running:
+            raise RuntimeError(f"HAProxy isn't running: {self._keeper.last_error}")
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_sweeper"):
+            self._sweeper.cancel()
+            await self._keeper.stop()

@@ -1,0 +1,150 @@
+"""A model replica. Not here: how many there are and when (``serving.deployments.deployer``)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import ray
+from ray import serve
+
+from models.errors import ModelError
+from models.manifest import ModelVersion
+from models.registry import Registry
+from serving.autoscaling import DEMAND
+from serving.channel.address import UnixAddress
+from serving.clock import SystemClock
+from serving.deployments.common import METADATA_ADDRESS, METADATA_NODE, METADATA_PID
+from serving.deployments.folders import metrics_dir, socket_dir
+from serving.deployments.process import METRICS_FLUSH_S, every, set_up_logging
+from serving.errors import ReplicaUnavailable
+from serving.leaving import Exit, Sigterm
+from serving.model_settings import ModelSettings
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.channel.injector import Injector
+
+MODEL_DRAIN_S = 10.0
+
+
+class ModelReplica:
+    """One replica of one version: verified, warmed up and tested before Serve calls it alive."""
+
+    async def __init__(self, settings: Settings, model: ModelSettings, name: ModelVersion, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        from models.loading import load_version
+        from serving.channel.messages import PROTOCOL_VERSION, Hello
+        from serving.channel.runner import ModelRunner
+        from serving.channel.server import TensorServer
+        from serving.health import ReplicaHealth
+        from serving.metrics import ReplicaMetrics, open_metrics
+        from serving.watchdog import LoopTurns, ModelRuns, Watchdog
+
+        set_up_logging(settings)
+        open_metrics(metrics_dir(run_dir))
+        registry = Registry(settings.store_dir)
+        self._loaded = await asyncio.to_thread(load_version, registry, name.model, name.version, threads=model.threads)
+        manifest = self._loaded.manifest
+        self._metrics = ReplicaMetrics(*name)
+        self._clock = SystemClock()
+        self._max_frame_bytes = settings.channel.max_frame_bytes
+        self._runner = ModelRunner(
+            self._loaded.run,
+            manifest.signature,
+            clock=self._clock,
+            max_waiting=model.max_waiting,
+            observer=self._metrics,
+        )
+        hello = Hello(PROTOCOL_VERSION, "", name.model, name.version, manifest.digest)
+        self._server = TensorServer(
+            self._runner,
+            hello=hello,
+            clock=self._clock,
+            max_frame_bytes=self._max_frame_bytes,
+            busy_poll_s=settings.busy_poll_us * 1e-6,
+        )
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._injector = self._faults(replica) if settings.faults else None
+        self._flusher = asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, self._flush_metrics))
+        self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
+        self._health = ReplicaHealth(
+            self._golden,
+            self._server.reports,
+            busy=lambda: self._runner.under_way() is not None,
+            replace_after_s=model.ejection.replace_after_s,
+            clock=self._clock,
+        )
+        self._watchdog = Watchdog(
+            [LoopTurns(asyncio.get_running_loop()), ModelRuns(self._runner.under_way)],
+            limit_s=model.hang_timeout_ms / 1000,
+            clock=self._clock,
+        )
+        self._exit = Exit(self._leave, within_s=MODEL_DRAIN_S)
+        self._sigterm = Sigterm(self._exit.begin)
+
+    def record_replica_metadata(self) -> dict[str, str]:
+        """What Serve tells every router of this replica: where its tensor channel listens, and on which node."""
+        return {
+            METADATA_ADDRESS: str(self._address),
+            METADATA_NODE: ray.get_runtime_context().get_node_id(),
+            METADATA_PID: str(os.getpid()),
+        }
+
+    async def infer_frame(self, frame: bytes) -> bytes:
+        """The safety net: work that comes through the Serve handle."""
+        from serving.channel.handle import answer_call
+        from serving.channel.messages import error_frame
+
+        if self._server.leaving is not None:  # or it would never be done with what it has
+            return error_frame(1, ReplicaUnavailable(self._server.leaving))
+        return await answer_call(frame, self._runner, clock=self._clock, max_frame_bytes=self._max_frame_bytes)
+
+    def _faults(self, replica: str) -> Injector:
+        """Faults on demand, ready to be told. Serve's rank is the replica's number: a successor has it too."""
+        from serving.channel.injector import Injector
+
+        signature = self._loaded.manifest.signature
+        injector = Injector(replica, signature, clock=self._clock, number=lambda: serve.get_replica_context().rank.rank)
+        injector.install(self._runner, self._server)
+        return injector
+
+    async def set_faults(self, raw: bytes) -> bytes:
+        """Obey a ``Command`` of ``serving.channel.faults``; a ``Report`` of what is in force."""
+        if self._injector is None:
+            raise RuntimeError("faults on demand are switched off here (setting `faults`)")
+        return self._injector.obey(raw)
+
+    async def check_health(self) -> None:
+        await self._health.check()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What autoscaling goes by: a replica alone doesn't see what waits for it in the gateways."""
+        return {DEMAND: self._server.reports.demand(self._clock.monotonic())}
+
+    async def _golden(self) -> None:
+        """A golden prediction, through the same thread as all work."""
+        try:
+            await self._runner.call(self._loaded.check_golden)
+        except ModelError:
+            self._metrics.checked_golden(passed=False)
+            raise
+        self._metrics.checked_golden(passed=True)
+
+    async def _flush_metrics(self) -> None:
+        self._metrics.flush()
+
+    async def _leave(self) -> None:
+        """Say goodbye and finish what there is."""
+        await self._server.drain("the replica is shutting down")
+        self._watchdog.stop()
+        self._flusher.cancel()
+        await self._health.close()
+        await self._server.close()
+        self._runner.close()
+        self._metrics.flush()
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_sigterm"):
+            self._sigterm.close()
+            await self._exit.left()
