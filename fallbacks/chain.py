@@ -88,6 +88,9 @@ class Chain:
             except Unusable as unusable:
                 self.unusable[strategy.name] += 1
                 reasons.append(f"{strategy.name}: {unusable}")
+            except Exception as error:  # noqa: BLE001  # a defect of one strategy mustn't keep the next from answering
+                self.unusable[strategy.name] += 1
+                reasons.append(f"{strategy.name}: {type(error).__name__}: {error}")
             else:
                 self.answered[strategy.name] += 1
                 return degraded

@@ -326,7 +326,10 @@ class Gateway:
     async def _retire(self, version: Version) -> None:
         """End a version that no request is routed to any more, once it has answered what it has."""
         lane = version.lane
-        await self._came_true(lambda: not lane.waiting and not lane.inflight_batches, within_s=version.timeout_s)
+        stats = version.served.attempts.stats
+        await self._came_true(
+            lambda: not stats.under_way and not lane.waiting and not lane.inflight_batches, within_s=version.timeout_s
+        )
         await self._end(version)
 
     async def _came_true(self, condition: Callable[[], bool], *, within_s: float) -> bool:

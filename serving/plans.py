@@ -149,8 +149,8 @@ class Planner:
 
     def _stand_in(self, model: str, version: str | None) -> StandIn | None:
         found = self._find(model, version)
-        if found is None:
-            return None
+        if found is None or (version is not None and found is self._find(model, None)):
+            return None  # it has become the stable version: then it has been asked already
         served = found.served
         # Another model has callers of its own, whom ours must not push out; another version of ours has our permit.
         admission = self._models[model].admission if version is None and model in self._models else None

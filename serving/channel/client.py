@@ -122,7 +122,7 @@ class ChannelClient(asyncio.BufferedProtocol):
                 hello = await client._greet(address, secret)
             if hello.protocol != PROTOCOL_VERSION:
                 raise ReplicaUnavailable(f"{replica_id} speaks protocol {hello.protocol}, not {PROTOCOL_VERSION}")
-        except (ConnectionRefusedError, FileNotFoundError, TimeoutError) as error:
+        except (ConnectionRefusedError, TimeoutError) as error:
             await client.close()
             raise NobodyAnswers(f"nobody answers for {replica_id} at {address}: {str(error) or 'timed out'}") from None
         except (OSError, ReplicaLost) as error:

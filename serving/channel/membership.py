@@ -36,6 +36,8 @@ class ChannelLimits:
     finish_timeout_s: float = 30.0
     steady_s: float = 1.0
     """A connection that lasted so long was a good one: if it breaks, the replica has probably died."""
+    gone_s: float = 5.0
+    """How long that is believed. By then Serve knows, or it was wrong: the Serve handle may be tried again."""
 
 
 class Sender(Protocol):
@@ -46,6 +48,8 @@ class Sender(Protocol):
     def detach(self, client: ReplicaClient) -> None: ...
 
     def forget(self, replica_id: str) -> None: ...
+
+    def lost_ping(self, replica_id: str) -> None: ...
 
     def pump(self) -> None: ...
 
@@ -66,13 +70,17 @@ class Membership:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connected: dict[ChannelClient, float] = {}
         """And since when."""
-        self._gone: set[str] = set()
+        self._gone: dict[str, float] = {}
+        """Replicas that seem to have died, and when."""
         self._closed = False
 
     @property
     def any_alive(self) -> bool:
         """Whether any replica that Serve lists may be alive: Serve notices a death later than its broken connection."""
-        return not self._keepers or any(replica_id not in self._gone for replica_id, _ in self._keepers)
+        doubtful_before = self._clock.monotonic() - self._limits.gone_s
+        return not self._keepers or any(
+            self._gone.get(replica_id, doubtful_before) <= doubtful_before for replica_id, _ in self._keepers
+        )
 
     def update(self, replicas: Mapping[str, Address]) -> None:
         """These, by replica id, are all that live now. Connections to others end once they are idle."""
@@ -81,7 +89,7 @@ class Membership:
         wanted = set(replicas.items())
         for member in [member for member in self._keepers if member not in wanted]:
             self._keepers.pop(member).cancel()
-            self._gone.discard(member[0])
+            self._gone.pop(member[0], None)
             if member[0] not in replicas:
                 self._lane.forget(member[0])
         for member in wanted - self._keepers.keys():
@@ -113,12 +121,12 @@ class Membership:
             try:
                 client = await self._dial(replica_id, address)
             except NobodyAnswers:
-                self._gone.add(replica_id)
+                self._gone.setdefault(replica_id, self._clock.monotonic())
             except ReplicaUnavailable as error:
                 log.debug("%s", error)
-                self._gone.discard(replica_id)
+                self._gone.pop(replica_id, None)
             else:
-                self._gone.discard(replica_id)
+                self._gone.pop(replica_id, None)
                 if await self._watch(client) >= limits.steady_s:
                     wait_s = limits.redial_min_s
             await asyncio.sleep(wait_s)
@@ -146,6 +154,8 @@ class Membership:
                 await client.gone(self._limits.ping_interval_s)
         except ReplicaLost as error:
             log.warning("%s", error)
+            if not client.lost:
+                self._lane.lost_ping(client.replica_id)
             await client.close()
         finally:
             self._lane.detach(client)
@@ -155,7 +165,7 @@ class Membership:
     def _changed(self, client: ChannelClient) -> None:
         """Something came back from a replica, or its connection is of no more use."""
         if client.lost and self._lasted_s(client) >= self._limits.steady_s:
-            self._gone.add(client.replica_id)  # until dialling it says otherwise
+            self._gone[client.replica_id] = self._clock.monotonic()  # until dialling it says otherwise
         self._lane.pump()
 
     def _lasted_s(self, client: ChannelClient) -> float:

@@ -16,12 +16,12 @@ from tenacity import AsyncRetrying, RetryCallState
 
 from models.inference import InferenceRequest, Tensors
 from serving.clock import Clock
-from serving.errors import AttemptTimeout, DeadlineExceeded, RequestError
+from serving.errors import AttemptTimeout, DeadlineExceeded, Internal, RequestError
 from serving.model_settings import RetrySettings
 from serving.request.breaker import Breaker, Ticket
 from serving.request.budget import RetryBudget
 from serving.request.failures import failure_of
-from serving.request.lane import Lane, Pending
+from serving.request.lane import Lane, Pending, Share
 from serving.request.quantile import Quantiles
 
 BACKOFF_MIN_S: Final = 0.01
@@ -29,11 +29,16 @@ BACKOFF_MAX_S: Final = 0.25
 SMALLEST_ATTEMPT_S: Final = 0.001
 """Time below which another attempt isn't worth its costs."""
 HEDGE_QUANTILE: Final = 0.95
+FALLBACK_SHARE: Final = 0.2
+"""How much of the time that is left an attempt leaves to the fallbacks behind it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """``attempts`` counts the first one; ``attempt_timeout_s`` None means half the time left."""
+    """``attempts`` counts the first one; ``attempt_timeout_s`` None means half the time left.
+
+    An attempt is bounded only if another replica could have the request after it.
+    """
 
     attempts: int = 3
     attempt_timeout_s: float | None = None
@@ -52,7 +57,17 @@ def retry_limits(settings: RetrySettings) -> RetryLimits:
 class Exchange:
     """One request on its way: what it asks, until when, and what has happened to it so far."""
 
-    __slots__ = ("attempts", "deadline", "has_fallback", "held_against", "request", "waited_s")
+    __slots__ = (
+        "attempts",
+        "deadline",
+        "has_fallback",
+        "held_against",
+        "overdue",
+        "pause_s",
+        "request",
+        "unheard",
+        "waited_s",
+    )
 
     def __init__(self, request: InferenceRequest, deadline: float, *, has_fallback: bool = False) -> None:
         self.request = request
@@ -60,9 +75,16 @@ class Exchange:
         self.has_fallback = has_fallback
         self.attempts = 0
         self.waited_s = 0.0
+        self.pause_s = 0.0
+        """Before the next attempt."""
+        self.overdue = False
+        """Whether the last attempt took unusually long: not only longer than its caller could wait."""
         self.held_against = False
         """Whether the version's breaker has heard of a failure of this request: it hears of one at most, so that a
         request that no model can answer doesn't count as many times as it was tried."""
+        self.unheard: tuple[Ticket, float] | None = None
+        """A failed attempt of which the breaker hears only if no further one succeeds, and how long it took: where one
+        replica of several is bad, it is for ejection to judge, and the version still answers."""
 
 
 @dataclass(slots=True)
@@ -73,6 +95,8 @@ class AttemptStats:
     retries: int = 0
     hedges: int = 0
     budget_exhausted: int = 0
+    under_way: int = 0
+    """Requests that are being answered, also those that pause before another attempt."""
 
 
 class Attempts:
@@ -95,18 +119,36 @@ class Attempts:
         self._limits = limits
         self._monotonic = clock.monotonic
         self._random = random
+        self._share = Share(limits.attempt_timeout_s)
         self._usual = Quantiles() if limits.hedge else None
 
     async def answer(self, exchange: Exchange) -> Tensors:
         """The version's outputs. Raises the ``RequestError`` of the last attempt, always by the deadline."""
         exchange.attempts = 0
+        exchange.held_against = False
+        self.stats.under_way += 1
         try:
-            return await self._attempt(exchange, None)
-        except _Failed as failed:
-            if self._limits.attempts == 1 or not failure_of(failed.error).retryable:
-                raise failed.error from None
-            first = failed
-        return await self._retry(exchange, first)
+            try:
+                return await self._attempt(exchange, None)
+            except _Failed as failed:
+                if self._limits.attempts == 1 or not failure_of(failed.error).retryable:
+                    raise failed.error from None
+                first = failed
+            return await self._retry(exchange, first)
+        except RequestError:
+            if exchange.unheard is not None and not exchange.held_against:
+                ticket, seconds = exchange.unheard
+                ticket.failed(seconds)
+            raise
+        finally:
+            self.stats.under_way -= 1
+            if exchange.unheard is not None:
+                self._hear_no_more(exchange)
+
+    def _hear_no_more(self, exchange: Exchange) -> None:
+        if exchange.unheard is not None:
+            exchange.unheard[0].ignored()  # has no effect on one that has been told already
+            exchange.unheard = None
 
     async def _retry(self, exchange: Exchange, first: _Failed) -> Tensors:
         """Further attempts. tenacity is shown the first failure as its own first attempt's."""
@@ -137,7 +179,7 @@ class Attempts:
         """Whether to give up. Only what isn't given up for another reason costs the budget a token."""
         if state.attempt_number >= self._limits.attempts:
             return True
-        if self._monotonic() + SMALLEST_ATTEMPT_S >= exchange.deadline:
+        if self._monotonic() + exchange.pause_s + SMALLEST_ATTEMPT_S >= self._until(exchange):
             return True
         if self.budget.spend():
             return False
@@ -145,36 +187,50 @@ class Attempts:
         return True
 
     def _pause_s(self, exchange: Exchange, state: RetryCallState) -> float:
-        """None if another replica can take over at once, else one that grows, with jitter."""
+        """None if another replica can take over at once, else one that grows, with jitter.
+
+        tenacity asks for it before it asks whether it is ``_enough``.
+        """
         failed = _failure_in(state)
         if failed is not None and failed.replica_id is not None and self.lane.has_other(failed.replica_id):
-            return 0.0
-        pause_s = min(BACKOFF_MIN_S * 4.0 ** (state.attempt_number - 1), BACKOFF_MAX_S) * (0.5 + self._random())
-        return max(0.0, min(pause_s, exchange.deadline - self._monotonic()))
+            exchange.pause_s = 0.0
+        else:
+            longest_s = min(BACKOFF_MIN_S * 4.0 ** (state.attempt_number - 1), BACKOFF_MAX_S)
+            exchange.pause_s = longest_s * (0.5 + self._random())
+        return exchange.pause_s
+
+    def _until(self, exchange: Exchange) -> float:
+        """When attempts have to be over: at the deadline, or a little before if something else may answer then."""
+        if not exchange.has_fallback:
+            return exchange.deadline
+        now = self._monotonic()
+        return now + (1.0 - FALLBACK_SHARE) * (exchange.deadline - now)
 
     async def _attempt(self, exchange: Exchange, avoid: str | None) -> Tensors:
         """One attempt. When the caller goes away, so does the work."""
         exchange.attempts += 1
         pending: Pending | None = None
         ticket: Ticket | None = None
-        outcome = "cancelled"
+        outcome = Internal.code
+        share = self._share if exchange.attempts < self._limits.attempts else None
         try:
             ticket = self.breaker.admit()
-            pending = self.lane.submit(exchange.request, self._attempt_deadline(exchange), avoid=avoid)
+            pending = self.lane.submit(exchange.request, self._until(exchange), avoid=avoid, share=share)
             if self._usual is None:
                 outputs = await pending.answer
             else:
                 pending, outputs = await self._hedged(pending, self._usual)
         except asyncio.CancelledError:
+            outcome = "cancelled"
             if pending is not None:
                 self._let_go(pending)
             raise
         except RequestError as raised:
             error = self._as_attempt(raised, exchange)
             outcome = error.code
-            if pending is not None and failure_of(error).counts and not exchange.held_against and ticket is not None:
-                exchange.held_against = True
-                ticket.failed(self._seconds(pending))
+            if pending is not None and ticket is not None:
+                exchange.overdue = pending.overdue
+                ticket = self._hold_against(exchange, ticket, error, self._seconds(pending))
             raise _Failed(error, None if pending is None else pending.replica_id) from None
         else:
             outcome = "ok"
@@ -188,16 +244,22 @@ class Attempts:
                 exchange.waited_s += pending.waited_s
             self.stats.outcomes[outcome] += 1
 
-    def _attempt_deadline(self, exchange: Exchange) -> float:
-        """Not all the time that is left, if there could be another attempt or a fallback behind this one."""
-        limits = self._limits
-        if exchange.attempts >= limits.attempts and not exchange.has_fallback:
-            return exchange.deadline
-        now = self._monotonic()
-        share_s = 0.5 * (exchange.deadline - now)
-        if limits.attempt_timeout_s is not None:
-            share_s = min(exchange.deadline - now, limits.attempt_timeout_s)
-        return now + share_s
+    def _hold_against(self, exchange: Exchange, ticket: Ticket, error: RequestError, seconds: float) -> Ticket | None:
+        """Let the breaker hear of a failed attempt: now, when the request has failed altogether, or never.
+
+        It hears of what took unusually long at once, because that has cost the caller time in any case; not of a caller
+        who was only in a hurry. The ticket, unless it is kept for later.
+        """
+        if not failure_of(error).counts or exchange.held_against:
+            return ticket
+        if isinstance(error, DeadlineExceeded | AttemptTimeout):
+            if exchange.overdue:
+                exchange.held_against = True
+                ticket.failed(seconds)
+            return ticket
+        self._hear_no_more(exchange)
+        exchange.unheard = (ticket, seconds)
+        return None
 
     def _as_attempt(self, error: RequestError, exchange: Exchange) -> RequestError:
         """An attempt that ran out of its own share of the time isn't the end of the request."""
@@ -219,13 +281,13 @@ class Attempts:
         if (
             after_s is None
             or pending.answer.done()
-            or not self.lane.has_other(pending.replica_id)
+            or pending.batch is None  # it waits for its turn, and would only wait twice
+            or not self.lane.has_room_beside(pending.replica_id)
             or not self.budget.spend()
         ):
             outputs = await pending.answer
             usual.observed(self._monotonic() - pending.since)
             return pending, outputs
-        self.stats.hedges += 1
         return await self._first_good(pending, usual)
 
     async def _first_good(self, first: Pending, usual: Quantiles) -> tuple[Pending, Tensors]:
@@ -233,6 +295,7 @@ class Attempts:
             second = self.lane.submit(first.request, first.deadline, avoid=first.replica_id or "")
         except RequestError:  # nobody can take it any more; the first one is still under way
             return first, await first.answer
+        self.stats.hedges += 1
         both = {first.answer: first, second.answer: second}
         try:
             waiting = set(both)

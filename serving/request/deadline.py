@@ -7,11 +7,14 @@ or about one slot later, never before.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from serving.clock import Clock
 from serving.errors import InvalidRequest
+
+log = logging.getLogger("holdfast.gateway")
 
 SLOT_S: Final = 0.005
 TIMEOUT_MAX_US: Final = 86_400_000_000
@@ -81,12 +84,20 @@ class Deadlines:
 
     def _tick(self) -> None:
         now = int(self._clock.monotonic() / self._slot_s)
-        for slot in [slot for slot in self._slots if slot <= now]:
-            for entry in self._slots.pop(slot):
-                entry.expire()
-        self._timer = None
-        if self._slots:
-            self._wake_at_next_slot()
+        try:
+            for slot in [slot for slot in self._slots if slot <= now]:
+                for entry in self._slots.pop(slot):
+                    self._expire(entry)
+        finally:
+            self._timer = None
+            if self._slots:
+                self._wake_at_next_slot()
+
+    def _expire(self, entry: Expirable) -> None:
+        try:
+            entry.expire()
+        except Exception:  # one that can't end mustn't keep all others from it
+            log.exception("a request couldn't be told that its time is over")
 
     def _wake_at_next_slot(self) -> None:
         # A little behind the boundary, so that neither rounding nor an early timer finds the slot not over yet.

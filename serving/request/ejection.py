@@ -95,8 +95,11 @@ class Outliers:
 
     # What they did
 
-    def observed(self, replica_id: str, *, good: int, bad: int, seconds: float) -> None:
-        """A batch came back: so many requests went well and badly, and it took ``seconds`` from sending on."""
+    def observed(self, replica_id: str, *, good: int, bad: int, seconds: float, timed: bool = True) -> None:
+        """A batch came back: so many requests went well and badly, and it took ``seconds`` from sending on.
+
+        Not ``timed``: it hasn't come back yet, and was given up after these seconds.
+        """
         replica = self._replicas.get(replica_id)
         calls = good + bad
         if replica is None or not calls:
@@ -105,7 +108,8 @@ class Outliers:
         if replica.ejected or now - seconds < replica.since:
             return  # it was sent before the ejection, and tells nothing new
         replica.window.add(now, calls=calls, failures=bad)
-        replica.window.took(now, seconds)
+        if timed:
+            replica.window.took(now, seconds)
         self._unjudged += calls
         if now >= self._judge_at or self._unjudged >= self._judge_calls:
             self._judge(now)

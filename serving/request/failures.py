@@ -31,7 +31,6 @@ _CALLER: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back
 _SHED: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=True)
 _CANT_NOW: Final = Failure(retryable=True, counts=False, bad=True, may_fall_back=True)
 _MAY_PASS: Final = Failure(retryable=True, counts=True, bad=True, may_fall_back=True)
-_OURS: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=True)
 
 FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
     {
@@ -44,7 +43,8 @@ FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
         # Overload is nobody's fault. What has time to spare may answer; the load isn't carried elsewhere.
         errors.Overloaded: _SHED,
         errors.LoadFailed: _CALLER,
-        errors.Internal: _OURS,
+        # A defect of ours in a replica's process is that replica's, until a restart: another one may do better.
+        errors.Internal: _MAY_PASS,
         # Nothing was sent, so it says nothing of how well the version computes.
         errors.ReplicaUnavailable: _CANT_NOW,
         errors.CircuitOpen: Failure(retryable=False, counts=False, bad=False, may_fall_back=True),

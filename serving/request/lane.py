@@ -8,10 +8,11 @@ in the queue leaves together. A lone request leaves at once. Not here: which ver
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from models.inference import InferenceRequest, Tensors
 from models.signature import Signature
@@ -27,11 +28,15 @@ from serving.errors import (
     RequestError,
 )
 from serving.request.batch import Key, answered_rows, batch_key, fixed_shapes, join, request_bytes, split
+from serving.request.batch_pace import BatchPace
 from serving.request.check import form_fault, unfinite
 from serving.request.deadline import Deadlines
 from serving.request.ejection import Outliers
 from serving.request.failures import failure_of
 from serving.request.outlier import EjectionLimits
+from serving.request.waiting import Waiting
+
+log = logging.getLogger("holdfast.lane")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +49,6 @@ class LaneLimits:
     """Batches in flight to each replica."""
     max_waiting: int = 4096
     """Requests in the queue; more are refused."""
-
-
-BATCH_SHARE: Final = 0.125
-"""How much of the time that a request has left its batch may be expected to take. Behind a batch that is under way, and
-beside another gateway's, it takes four times as long, and there has to be time for another attempt."""
-PACE_WEIGHT: Final = 0.2
-"""Of the newest batch, in what is known of the time for a row."""
 
 
 @dataclass(slots=True)
@@ -68,6 +66,15 @@ class LaneStats:
     last_wall: float = 0.0
 
 
+class Share(NamedTuple):
+    """How much of its time a request may spend with one replica, if another one could have it after that.
+
+    ``limit_s`` in seconds; None: half of what is left when it is sent.
+    """
+
+    limit_s: float | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Pending:
     """One request in the lane. ``avoid`` is the replica that had it before; times in monotonic seconds."""
@@ -79,11 +86,18 @@ class Pending:
     answer: asyncio.Future[Tensors]
     since: float
     avoid: str | None = None
+    share: Share | None = None
     batch: _Batch | None = None
     sent: float = 0.0
+    overdue: bool = False
+    """Whether it ended because it took longer than such requests usually do, not because its caller was in a hurry."""
 
     def expire(self) -> None:
         self.lane.expired(self)
+
+    @property
+    def ended(self) -> bool:
+        return self.answer.done()
 
     @property
     def replica_id(self) -> str | None:
@@ -102,13 +116,6 @@ class _Batch:
     client: ReplicaClient
     sent: float
     answer: asyncio.Future[Answer] = field(init=False)
-
-
-class _Group(NamedTuple):
-    """Part of a batch that failed because of its content, and the replica that it failed on."""
-
-    members: list[Pending]
-    avoid: str
 
 
 class Lane:
@@ -134,16 +141,16 @@ class Lane:
         self._deadlines = deadlines
         self._fixed = fixed_shapes(signature)
         self._outliers = outliers or Outliers(EjectionLimits(enabled=False), clock=clock)
-        self._queue: OrderedDict[Pending, None] = OrderedDict()
-        self._again: OrderedDict[Pending, None] = OrderedDict()
-        self._isolated: deque[_Group] = deque()
+        self._waiting: Waiting[Pending] = Waiting()
+        self._pace = BatchPace()
         self._clients: dict[str, ReplicaClient] = {}
         self._safety_net: ReplicaClient | None = None
         self._inflight = 0
         self._requests_inflight = 0
         self._last_return = 0.0
-        self._row_s = 0.0
-        """Seconds that a replica has needed for a row lately, together with its share of what a batch needs anyway."""
+        self._busy_since: dict[str, float] = {}
+        """When each replica that has work was sent its oldest batch, or answered the one before."""
+        self._looking_again: asyncio.TimerHandle | None = None
         self.waiting_elsewhere: Callable[[], int] = int
         """Requests for this version that haven't come here yet, because they wait to be let in."""
 
@@ -158,6 +165,7 @@ class Lane:
     def detach(self, client: ReplicaClient) -> None:
         if self._clients.get(client.replica_id) is client:
             del self._clients[client.replica_id]
+            self._busy_since.pop(client.replica_id, None)
         self.pump()
 
     def forget(self, replica_id: str) -> None:
@@ -167,6 +175,10 @@ class Lane:
     def set_safety_net(self, client: ReplicaClient) -> None:
         """The client that is used while no other one is live."""
         self._safety_net = client
+
+    def lost_ping(self, replica_id: str) -> None:
+        """The replica has left a ping unanswered."""
+        self._outliers.lost_ping(replica_id)
 
     @property
     def ready(self) -> bool:
@@ -187,16 +199,25 @@ class Lane:
         return self._outliers
 
     def has_other(self, replica_id: str | None) -> bool:
-        """Whether a live replica that isn't ejected could take what this one had."""
-        outliers = self._outliers
-        return any(
-            client.live and client.replica_id != replica_id and not outliers.ejected(client.replica_id)
-            for client in self._clients.values()
-        )
+        """Whether another replica could take what this one had: one that lives, isn't ejected and doesn't hang."""
+        for client in self._clients.values():
+            name = client.replica_id
+            if client.live and name != replica_id and not self._outliers.ejected(name) and not self._hangs(name):
+                return True
+        return False
+
+    def has_room_beside(self, replica_id: str | None) -> bool:
+        """Whether another replica would take something at once."""
+        return self.has_other(replica_id) and self._free_client(replica_id) is not None
+
+    def _hangs(self, replica_id: str) -> bool:
+        """Whether the replica has had its work for unusually long."""
+        since = self._busy_since.get(replica_id)
+        return since is not None and self._pace.overdue(self._clock.monotonic() - since)
 
     @property
     def waiting(self) -> int:
-        return len(self._queue) + len(self._again) + sum(len(group.members) for group in self._isolated)
+        return len(self._waiting)
 
     @property
     def inflight_batches(self) -> int:
@@ -212,33 +233,34 @@ class Lane:
         clients = [*self._clients.values(), *([self._safety_net] if self._safety_net else [])]
         self._clients.clear()
         self._safety_net = None
+        if self._looking_again is not None:
+            self._looking_again.cancel()
         self._fail_waiting(f"{self.name} was unloaded")
         for client in clients:
             await client.close()
 
     # Requests
 
-    def submit(self, request: InferenceRequest, deadline: float, *, avoid: str | None = None) -> Pending:
+    def submit(
+        self, request: InferenceRequest, deadline: float, *, avoid: str | None = None, share: Share | None = None
+    ) -> Pending:
         """Queue a request; ``answer`` of the result ends with its outputs or a ``RequestError``.
 
         One that names a replica to ``avoid`` was sent before: it goes first, and to another replica if there is one.
-        Raises ``DeadlineExceeded`` when its time is over already, and ``ReplicaUnavailable`` at once when no replica
-        can take work or the queue is full.
+        ``share`` bounds the time with one replica, from when it is sent. Raises ``DeadlineExceeded`` when its time is
+        over already, and ``ReplicaUnavailable`` at once when no replica can take work or the queue is full.
         """
         now = self._clock.monotonic()
         if deadline <= now:
             raise DeadlineExceeded("the deadline passed before the request could be sent")
         if not self.ready:
             raise ReplicaUnavailable(f"no replica of {self.name} can take work now")
-        if len(self._queue) >= self._limits.max_waiting:
-            raise ReplicaUnavailable(f"{len(self._queue)} requests wait for {self.name} already")
+        if len(self._waiting.fresh) >= self._limits.max_waiting:
+            raise ReplicaUnavailable(f"{len(self._waiting.fresh)} requests wait for {self.name} already")
         answer: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
         key = batch_key(request, fixed=self._fixed)
-        pending = Pending(self, request, deadline, key, answer, now, avoid)
-        if avoid is None:
-            self._queue[pending] = None
-        else:
-            self._again[pending] = None
+        pending = Pending(self, request, deadline, key, answer, now, avoid, share)
+        self._waiting.add(pending)
         self._deadlines.watch(pending)
         self.pump()
         return pending
@@ -248,60 +270,73 @@ class Lane:
         self._deadlines.forget(pending)
         batch = pending.batch
         if batch is None:
-            self._queue.pop(pending, None)
-            self._again.pop(pending, None)
-            for group in self._isolated:
-                if pending in group.members:
-                    group.members.remove(pending)
+            self._waiting.discard(pending)
         elif all(member.answer.done() for member in batch.members):
             batch.answer.cancel()
         else:
             batch.client.forget(batch.answer, batch.members.index(pending))
 
     def expired(self, pending: Pending) -> None:
-        """The deadline of this request has passed."""
+        """The time of this request with its replica, or altogether, has passed."""
         if pending.answer.done():
             return
+        now = self._clock.monotonic()
         took = f"the {pending.deadline - pending.since:.3f} s that the request had passed while it was waiting for"
         if pending.batch is not None:
-            self._outliers.observed(pending.batch.client.replica_id, good=0, bad=1, seconds=0.0)
+            age_s = now - pending.sent
+            pending.overdue = self._pace.overdue(age_s)
+            if pending.overdue:
+                self._outliers.observed(pending.batch.client.replica_id, good=0, bad=1, seconds=age_s, timed=False)
             self._end(pending, DeadlineExceeded(f"{took} {self.name}"))
         elif self._last_return > pending.since:
             self._end(pending, QueueTimeout(f"{took} its turn at {self.name}"))
         else:  # nothing came back all that time: it isn't others that kept the replicas busy
+            pending.overdue = self._pace.overdue(now - pending.since)
             self._end(pending, DeadlineExceeded(f"{took} its turn; no replica of {self.name} answered anything"))
         self.abandon(pending)
 
     def pump(self) -> None:
         """Send what can be sent now. Called when a request, an answer or a replica comes or goes."""
-        if self._again or self._isolated:
+        waiting = self._waiting
+        if waiting.again or waiting.groups:
             self._pump_again()
-        while self._queue:
+        while waiting.fresh:
             client = self._free_client()
             if client is None:
                 break
-            members = self._take_compatible(self._queue, None)
+            members = self._take_compatible(waiting.fresh, None)
             if not members:
                 return
             self._send(members, client)
-        if (self._queue or self._again or self._isolated) and not self.ready:
+        if waiting and not self.ready:
             self._fail_waiting(f"the last replica of {self.name} is gone")
 
     def _pump_again(self) -> None:
         """What was sent before goes first, to another replica; only if there is no other, to the same."""
-        for _ in range(len(self._isolated)):
-            group = self._isolated.popleft()
-            members = [pending for pending in group.members if not pending.answer.done()]
-            if members and (client := self._free_other(group.avoid)) is not None:
-                self._send(members, client)
-            elif members:
-                self._isolated.append(_Group(members, group.avoid))
-        for avoid in dict.fromkeys(pending.avoid for pending in self._again):
+        waiting = self._waiting
+        for _ in range(len(waiting.groups)):
+            group = waiting.next_group()
+            if group is None:
+                break
+            client = self._free_other(group.avoid)
+            if client is None:
+                waiting.groups.append(group)
+            else:
+                self._send(group.members, client)
+        for avoid in waiting.avoided():
             while (client := self._free_other(avoid)) is not None:
-                members = self._take_compatible(self._again, avoid)
+                members = self._take_compatible(waiting.again, avoid)
                 if not members:
                     break
                 self._send(members, client)
+        if (waiting.again or waiting.groups) and self._looking_again is None:
+            loop = asyncio.get_running_loop()
+            self._looking_again = loop.call_later(self._pace.patience_s, self._look_again)
+
+    def _look_again(self) -> None:
+        """Nothing may have come or gone, but by now it may be known that the other replicas hang."""
+        self._looking_again = None
+        self.pump()
 
     def _free_other(self, replica_id: str | None) -> ReplicaClient | None:
         return self._free_client(replica_id if self.has_other(replica_id) else None)
@@ -337,7 +372,8 @@ class Lane:
             rows += pending.request.rows
             size += request_bytes(pending.request)
             if not members:
-                rows_max = self._rows_in_time(pending)
+                left_s = pending.deadline - self._clock.monotonic()
+                rows_max = self._pace.rows_for(left_s, most=limits.max_batch_rows)
             elif rows > rows_max or size > limits.max_batch_bytes:
                 break
             members.append(pending)
@@ -347,29 +383,47 @@ class Lane:
             del queue[pending]
         return members
 
-    def _rows_in_time(self, first: Pending) -> int:
-        """Rows that fill a batch: no more than the settings allow, and than fit the time that the first request has."""
-        most = self._limits.max_batch_rows
-        time_s = (first.deadline - self._clock.monotonic()) * BATCH_SHARE
-        if not self._row_s or most * self._row_s <= time_s:
-            return most
-        return max(1, int(time_s / self._row_s))
-
     def _send(self, members: list[Pending], client: ReplicaClient) -> None:
         now = self._clock.monotonic()
         batch = _Batch(members, client, now)
         stats = self.stats
         for pending in members:
             pending.batch = batch
+            if not pending.sent:
+                stats.queue_s += now - pending.since
             pending.sent = now
-            stats.queue_s += now - pending.since
-        work = join([pending.request for pending in members], [pending.deadline for pending in members])
+        if len(self._clients) > 1:
+            self._turn_to(client, members, now)
+        try:
+            work = join([pending.request for pending in members], [pending.deadline for pending in members])
+            batch.answer = client.submit(work)
+        except Exception as error:
+            log.exception("a batch couldn't be sent to %s", client.replica_id)
+            self._end_all(members, Internal(f"{self.name}: {type(error).__name__}: {error}"))
+            return
         self._inflight += 1
         self._requests_inflight += len(members)
-        if len(self._clients) > 1 and (last := self._clients.pop(client.replica_id, None)) is not None:
-            self._clients[client.replica_id] = last  # of equals, the one that has rested longest comes first
-        batch.answer = client.submit(work)
+        self._busy_since.setdefault(client.replica_id, now)
         batch.answer.add_done_callback(lambda _: self._returned(batch))
+
+    def _turn_to(self, client: ReplicaClient, members: list[Pending], now: float) -> None:
+        """Where there are several replicas: take turns, and don't let one have a request for all the time it has."""
+        last = self._clients.pop(client.replica_id, None)
+        if last is not None:
+            self._clients[client.replica_id] = last  # of equals, the one that has rested longest comes first
+        another = None
+        for pending in members:
+            share = pending.share
+            if share is None:
+                continue
+            if another is None:
+                another = self.has_other(client.replica_id)
+            if not another:
+                return
+            left_s = pending.deadline - now
+            self._deadlines.forget(pending)
+            pending.deadline = now + (0.5 * left_s if share.limit_s is None else min(left_s, share.limit_s))
+            self._deadlines.watch(pending)
 
     # Answers
 
@@ -378,18 +432,23 @@ class Lane:
         self._requests_inflight -= len(batch.members)
         self.stats.batches += 1
         self._last_return = now = self._clock.monotonic()
+        name = batch.client.replica_id
+        if batch.client.outstanding:
+            self._busy_since[name] = now
+        else:
+            self._busy_since.pop(name, None)
         if not batch.answer.cancelled():
             error = batch.answer.exception()
             good = bad = 0
             rows = sum([pending.request.rows for pending in batch.members])
-            self._row_s += PACE_WEIGHT * ((now - batch.sent) / rows - self._row_s)
+            self._pace.returned(rows, now - batch.sent)
             if error is None:
                 good, bad = self._deliver(batch, batch.answer.result())
             elif isinstance(error, RequestError):
                 bad = self._failed(batch, batch.members, error)
             else:
                 self._end_all(batch.members, Internal(f"{self.name}: {type(error).__name__}: {error}"))
-            self._outliers.observed(batch.client.replica_id, good=good, bad=bad, seconds=now - batch.sent)
+            self._outliers.observed(name, good=good, bad=bad, seconds=now - batch.sent)
         self.pump()
 
     def _deliver(self, batch: _Batch, answer: Answer) -> tuple[int, int]:
@@ -410,6 +469,7 @@ class Lane:
             return 0, self._failed(batch, members, InvalidAnswer(f"{self.name} gave an invalid answer: {fault}"))
         faults = unfinite(answer.outputs, rows, batched=self._signature.batched) if self._finite else {}
         self.stats.last_wall = self._clock.wall()
+        self._pace.went_well()
         for index, (pending, outputs) in enumerate(zip(members, split(answer.outputs, rows), strict=True)):
             if faults and index in faults:
                 self._end(pending, InvalidAnswer(f"{self.name} gave an invalid answer: {faults[index]}"))
@@ -420,24 +480,21 @@ class Lane:
     def _failed(self, batch: _Batch, members: list[Pending], error: RequestError) -> int:
         """End a failed batch; if its content may be to blame, find the guilty request first.
 
-        How many bad outcomes that is for the replica: a batch that is taken apart is one, whoever is guilty.
+        How many bad outcomes that is for the replica: a batch that is taken apart is one, whoever is guilty, and of
+        those that weren't waited for any more nobody knows.
         """
         if isinstance(error, ModelFailed | InvalidAnswer) and len(members) > 1:
-            middle = len(members) // 2
-            for half in (members[:middle], members[middle:]):
-                self._isolated.append(_Group(half, batch.client.replica_id))
-                for pending in half:
-                    pending.batch = None
+            self._pace.fell_apart(sum([pending.request.rows for pending in members]))
+            self._waiting.halve(members, batch.client.replica_id)
+            for pending in members:
+                pending.batch = None
             return 1
+        bad = sum([not pending.answer.done() for pending in members])
         self._end_all(members, error)
-        return len(members) if failure_of(error).counts else 0
+        return bad if failure_of(error).counts else 0
 
     def _fail_waiting(self, reason: str) -> None:
-        waiting = [*self._again, *self._queue, *(pending for group in self._isolated for pending in group.members)]
-        self._again.clear()
-        self._queue.clear()
-        self._isolated.clear()
-        self._end_all(waiting, ReplicaUnavailable(reason))
+        self._end_all(self._waiting.take_all(), ReplicaUnavailable(reason))
 
     def _end_all(self, members: Sequence[Pending], error: RequestError) -> None:
         for pending in members:

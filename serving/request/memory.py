@@ -48,19 +48,18 @@ class Memory:
             outputs=outputs,
         )
 
-    def fresh(self, inputs: Tensors) -> Remembered | None:
-        """An answer that is as good as a new one, from this node's store."""
+    def fresh(self, inputs: Tensors, digest: str) -> Remembered | None:
+        """An answer of this very version that is as good as a new one, from this node's store."""
         if not self._fresh_s:
             return None
-        return _remembered(
-            self._cache.recall_here(
-                model=self._model,
-                signature_digest=self._signature_digest,
-                inputs=inputs,
-                max_stale_s=self._fresh_s,
-                withdrawn=self._withdrawn,
-            )
+        hit = self._cache.recall_here(
+            model=self._model,
+            signature_digest=self._signature_digest,
+            inputs=inputs,
+            max_stale_s=self._fresh_s,
+            withdrawn=self._withdrawn,
         )
+        return None if hit is None or hit.version_digest != digest else _remembered(hit)
 
     async def recall(self, question: Question, *, max_stale_s: float) -> Remembered | None:
         """An answer that may be given when nothing better can be had."""

@@ -148,7 +148,7 @@ class Pipeline:
             given = fresh_from_memory(plan, request)
             if given is None:
                 exchange = Exchange(request, deadline, has_fallback=bool(plan.chain))
-                permit = await admit(plan, priority, deadline)
+                permit = admit_now(plan, priority, deadline) or await admit_in_turn(plan, priority, deadline)
                 given = await self._answer(plan, exchange, permit)
             body = encode_infer(_response(given, request), request)
             origin = given.origin
@@ -168,13 +168,17 @@ class Pipeline:
         if isinstance(permit, Overloaded):
             return await fall_back(plan, exchange, permit)
         admitted = self._monotonic()
+        served = plan.served
         try:
             try:
-                served, outputs = await ask(plan, exchange)
+                if served is None:
+                    raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
+                outputs = await served.attempts.answer(exchange)
             except RequestError:
-                if (plan_now := self._moved(plan, exchange)) is None:
+                served = self._moved(plan, exchange)
+                if served is None:
                     raise
-                served, outputs = await ask(plan_now, exchange)
+                outputs = await served.attempts.answer(exchange)
         except RequestError as error:
             took_s = self._monotonic() - admitted
             try:
@@ -182,7 +186,7 @@ class Pipeline:
             finally:
                 if isinstance(error, _WORK_WAS_DONE):
                     permit.succeeded(took_s=took_s, waited_s=exchange.waited_s)
-                elif isinstance(error, _TOO_MUCH):
+                elif isinstance(error, _TOO_MUCH) and (exchange.overdue or not isinstance(error, _TOO_LATE)):
                     permit.dropped()
         else:
             permit.succeeded(took_s=self._monotonic() - admitted, waited_s=exchange.waited_s)
@@ -192,8 +196,8 @@ class Pipeline:
             plan.memory.remember(served.version, served.digest, exchange.request.inputs, outputs)
         return Given(outputs, served.model, served.version)
 
-    def _moved(self, plan: Plan, exchange: Exchange) -> Plan | None:
-        """The plan in force, if another version answers than when the request came, else None.
+    def _moved(self, plan: Plan, exchange: Exchange) -> ServedVersion | None:
+        """The version that answers now, if it isn't the one that did when the request came.
 
         So a version that leaves the table takes no request with it.
         """
@@ -203,35 +207,39 @@ class Pipeline:
             plan_now = self._router.route(plan.key[0], None)
         except RequestError:
             return None
-        same = plan_now.served is None or plan_now.served is plan.served
-        return None if same or plan_now.decoder is not plan.decoder else plan_now
+        return None if plan_now.served is plan.served or plan_now.decoder is not plan.decoder else plan_now.served
 
 
-async def admit(plan: Plan, priority: int, deadline: float) -> Permit | Overloaded:
-    """Leave to ask the version, or why there is none now. Raises ``DeadlineExceeded``."""
+def admit_now(plan: Plan, priority: int, deadline: float) -> Permit | Overloaded | None:
+    """Leave to ask the version, why there is none, or None if it has to wait for it. Raises ``DeadlineExceeded``."""
     try:
-        return plan.admission.try_admit(priority, deadline) or await plan.admission.admit(priority, deadline)
+        return plan.admission.try_admit(priority, deadline)
     except Overloaded as shed:
         return shed
 
 
-async def ask(plan: Plan, exchange: Exchange) -> tuple[ServedVersion, Tensors]:
-    """The outputs of the plan's version. Raises a ``RequestError``."""
-    if plan.served is None:
-        raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
-    return plan.served, await plan.served.attempts.answer(exchange)
+async def admit_in_turn(plan: Plan, priority: int, deadline: float) -> Permit | Overloaded:
+    """As ``admit_now``, after waiting for it."""
+    try:
+        return await plan.admission.admit(priority, deadline)
+    except Overloaded as shed:
+        return shed
 
 
 _WORK_WAS_DONE: Final = (ModelFailed, InvalidAnswer)
 """To the limit a bad answer is an answer like any other."""
 
-_TOO_MUCH: Final = (DeadlineExceeded, AttemptTimeout, QueueTimeout, ReplicaLost)
-"""What may come of letting in more than can be served in time."""
+_TOO_LATE: Final = (DeadlineExceeded, AttemptTimeout)
+_TOO_MUCH: Final = (*_TOO_LATE, QueueTimeout, ReplicaLost)
+"""What may come of letting in more than can be served in time; not if only the caller was in a hurry."""
 
 
 def fresh_from_memory(plan: Plan, request: InferenceRequest) -> Given | None:
     """A cached answer that the settings call as good as the model's own, if there is one."""
-    if plan.memory is None or (hit := plan.memory.fresh(request.inputs)) is None:
+    if plan.memory is None or plan.served is None:
+        return None
+    hit = plan.memory.fresh(request.inputs, plan.served.digest)
+    if hit is None:
         return None
     return Given(hit.outputs, hit.model, hit.version, Origin("cache", None, hit.age_s, hit.where))
 

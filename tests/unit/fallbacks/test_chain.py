@@ -46,6 +46,17 @@ async def test_when_nobody_has_an_answer_every_reason_is_told_in_order(clock: Fa
         await Chain([Scripted("a", "it is asleep"), Scripted("b", "it is away")]).answer(ASKED)
 
 
+async def test_a_strategy_that_breaks_does_not_keep_the_next_from_answering(clock: FakeClock) -> None:
+    class Broken(Scripted):
+        async def answer(self, question: Question) -> Degraded:
+            raise OSError("the disk is gone")
+
+    chain = Chain([Broken("a"), Scripted("b")])
+    assert (await chain.answer(ASKED)).model == "b"
+    with pytest.raises(Exhausted, match="a: OSError: the disk is gone"):
+        await Chain([Broken("a")]).answer(ASKED)
+
+
 def test_a_chain_without_strategies_is_none() -> None:
     assert not Chain([])
     assert Chain([Scripted("a")])

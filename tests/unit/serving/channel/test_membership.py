@@ -35,6 +35,7 @@ class FakeLane:
         self.attached = 0
         self.reports: dict[str, Report] = {}
         self.forgotten: list[str] = []
+        self.lost_pings: list[str] = []
         self._changed = asyncio.Event()
 
     def attach(self, client: ReplicaClient) -> None:
@@ -49,6 +50,9 @@ class FakeLane:
 
     def forget(self, replica_id: str) -> None:
         self.forgotten.append(replica_id)
+
+    def lost_ping(self, replica_id: str) -> None:
+        self.lost_pings.append(replica_id)
 
     def pump(self) -> None:
         self._changed.set()
@@ -252,8 +256,29 @@ async def test_a_replica_that_leaves_pings_unanswered_is_lost(socket_dir: Path) 
         await lane.until(lambda: "r1" in lane.clients)
         answer = lane.clients["r1"].submit(work_of([1], deadline=CLOCK.monotonic() + 60))
         await lane.until(lambda: not lane.clients)
+        assert lane.lost_pings == ["r1"]
         with pytest.raises(ReplicaLost):
             await answer
+
+
+async def test_a_replica_that_died_is_not_taken_for_alive_until_serve_notices(socket_dir: Path) -> None:
+    lane = FakeLane()
+    limits = ChannelLimits(steady_s=0.0, gone_s=0.2)
+    replica = await Replica(socket_dir).start()
+    async with membership_of(lane, limits) as membership:
+        assert membership.any_alive  # Serve lists nobody: that is told elsewhere
+        membership.update({"r1": replica.address})
+        await lane.until(lambda: "r1" in lane.clients)
+        await replica.server.close()
+        await lane.until(lambda: not lane.clients)
+        died = alive(membership)
+        await asyncio.sleep(0.25)  # it is believed for as long as the limits say
+        assert (died, alive(membership)) == (False, True)
+    await replica.end()
+
+
+def alive(membership: Membership) -> bool:
+    return membership.any_alive
 
 
 async def test_a_busy_replica_answers_pings_and_is_kept(socket_dir: Path) -> None:

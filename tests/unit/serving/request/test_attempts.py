@@ -145,9 +145,23 @@ async def test_retries_cost_a_token_each_and_stop_when_there_is_none(clock: Fake
 async def test_retries_stop_when_the_breaker_opens(clock: FakeClock) -> None:
     rig = Rig(clock, min_calls=1)
     replica = rig.replica("r1", *[LOST] * 3)
+    task = asyncio.get_running_loop().create_task(rig.ask())
+    await settled()
+    rig.breaker.admit().failed(0.0)  # another request's
     with pytest.raises(CircuitOpen):
-        await rig.ask()
+        await task
     assert len(replica.sent) == 1
+
+
+async def test_where_one_replica_of_two_is_bad_the_version_is_not(clock: FakeClock) -> None:
+    rig = Rig(clock, min_calls=5)
+    rig.attempts.budget = RetryBudget(10.0, 100)
+    rig.replica("bad", *[ModelFailed("broke")] * 50)
+    rig.replica("good")
+    for _ in range(30):
+        assert values_of(await rig.ask()) == [2.0]
+    status = rig.breaker.status()
+    assert (status.state, status.failures, status.calls) == ("closed", 0, 30)
 
 
 async def test_an_open_breaker_sends_nothing_and_is_not_retried(clock: FakeClock) -> None:
@@ -203,7 +217,140 @@ async def test_the_last_attempt_leaves_time_for_a_fallback(clock: FakeClock) -> 
     before = clock.now
     with pytest.raises(AttemptTimeout):
         await rig.ask(seconds=1.0, has_fallback=True)
-    assert 0.49 < clock.now - before < 0.52
+    assert 0.79 < clock.now - before < 0.82
+
+
+async def test_a_pause_leaves_time_for_a_fallback_too_and_costs_nothing_if_it_can_not(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    rig.replica("r1", *[LOST] * 3)
+    before = clock.now
+    with pytest.raises(ReplicaLost):
+        await rig.ask(seconds=0.012, has_fallback=True)
+    assert clock.now - before < 0.012 * 0.8
+    assert rig.budget.tokens == 10
+
+
+async def test_without_another_replica_an_attempt_has_all_the_time(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    replica = rig.silent("r1")
+    task = asyncio.get_running_loop().create_task(rig.ask(seconds=1.0))
+    await asyncio.wait((task,), timeout=0.9)
+    replica.calls[0].reply()
+    assert values_of(await task) == [2.0]
+    assert len(replica.sent) == 1
+
+
+async def test_waiting_for_a_turn_takes_nothing_of_an_attempts_share(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    replicas = [rig.silent("r1"), rig.silent("r2")]
+    first = [asyncio.get_running_loop().create_task(rig.ask()) for _ in replicas]
+    await settled()
+    last = asyncio.get_running_loop().create_task(rig.ask(seconds=1.0))
+    await asyncio.wait((last,), timeout=0.7)  # more than half of its time
+    for replica in replicas:
+        replica.calls[0].reply()
+    await settled()
+    next(replica for replica in replicas if replica.calls).calls[0].reply()
+    assert values_of(await last) == [2.0]
+    await asyncio.gather(*first)
+
+
+async def test_a_caller_in_a_hurry_says_nothing_about_the_version(clock: FakeClock) -> None:
+    rig = await taught(clock, 0.1)
+    replica = rig.silent("r1")
+    with pytest.raises(DeadlineExceeded):
+        await rig.ask(seconds=0.05)
+    figures = [entry for entry in rig.lane.outliers.status() if entry.replica_id == "r1"]
+    assert (rig.breaker.status().failures, figures[0].bad, len(replica.sent)) == (0, 0, 1)
+
+
+async def test_one_that_waits_longer_than_usual_does(clock: FakeClock) -> None:
+    rig = await taught(clock, 0.1)
+    rig.silent("r1")
+    exchange = rig.exchange(seconds=0.5)
+    with pytest.raises(DeadlineExceeded):
+        await rig.attempts.answer(exchange)
+    assert (rig.breaker.status().failures, exchange.overdue) == (1, True)
+
+
+async def test_a_retry_that_avoids_a_replica_does_not_wait_for_one_that_hangs(clock: FakeClock) -> None:
+    rig = await taught(clock, 0.01)
+    hung = rig.silent("hung")
+    stuck = asyncio.get_running_loop().create_task(rig.ask())
+    await settled()
+    well = rig.replica("well", ReplicaUnavailable("just a moment"))
+    before = clock.now
+    assert values_of(await rig.ask()) == [2.0]
+    assert (len(well.sent), len(hung.sent)) == (2, 1)
+    assert clock.now - before < 0.2
+    stuck.cancel()
+    await asyncio.wait((stuck,))
+
+
+async def test_the_avoided_replica_is_avoided_whoevers_turn_it_is(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    bad, other = rig.replica("bad", *[LOST] * 9), rig.silent("other")
+    busy = asyncio.get_running_loop().create_task(rig.ask())
+    await settled()
+    assert len(bad.sent) + len(other.sent) >= 1
+    task = asyncio.get_running_loop().create_task(rig.ask())
+    await settled()
+    for _ in range(4):
+        for call in tuple(other.calls):
+            call.reply()
+        await settled()
+    assert values_of(await task) == [2.0]
+    assert values_of(await busy) == [2.0]
+    assert len(bad.sent) <= 2
+
+
+async def test_a_probe_that_could_not_be_sent_gives_its_place_back(clock: FakeClock) -> None:
+    rig = Rig(clock, min_calls=1, attempts=1)
+    rig.replica("r1", LOST)
+    with pytest.raises(ReplicaLost):
+        await rig.ask()
+    clock.advance(5.0)
+    rig.lane.detach(rig.lane.replicas[0])
+    for _ in range(10):  # more than there are probes
+        with pytest.raises(ReplicaUnavailable):
+            await rig.ask()
+    rig.replica("r2")
+    for _ in range(3):
+        await rig.ask()
+    assert rig.breaker.state == "closed"
+
+
+async def test_good_answers_pay_for_further_attempts(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    rig.budget = rig.attempts.budget = RetryBudget(0.5, 100)
+    rig.replica("r1")
+    before = rig.budget.tokens
+    for _ in range(4):
+        await rig.ask()
+    assert rig.budget.tokens == before + 2
+
+
+async def test_a_slow_answer_counts_as_slow(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    slow = breaker_limits(BreakerSettings(min_calls=100, slow_call_ms=100), timeout_s=10)
+    rig.attempts.breaker = Breaker("m@v1", slow, clock=clock, random=half)
+    replica = rig.silent("r1")
+    task = asyncio.get_running_loop().create_task(rig.ask())
+    await settled()
+    clock.advance(0.2)
+    replica.calls[0].reply()
+    await task
+    assert rig.attempts.breaker.status().slow == 1
+
+
+async def test_a_request_in_a_pause_is_under_way(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    task = asyncio.get_running_loop().create_task(rig.ask())
+    await settled()
+    assert rig.attempts.stats.under_way == 1
+    task.cancel()
+    await asyncio.wait((task,))
+    assert rig.attempts.stats.under_way == 0
 
 
 async def test_a_cancelled_request_is_taken_back_and_counts_for_nothing(clock: FakeClock) -> None:
@@ -236,20 +383,27 @@ async def test_time_spent_waiting_for_a_turn_is_told_apart(clock: FakeClock) -> 
     assert exchange.waited_s == pytest.approx(0.25)
 
 
-# Hedging
-
-
-async def hedging(clock: FakeClock, *scripts: Callable[[Rig], FakeReplica], budget: int = 10) -> Rig:
-    """A rig that knows how long answers usually take: 10 ms."""
-    rig = Rig(clock, hedge=True, budget=budget)
+async def taught(clock: FakeClock, seconds: float, **limits: object) -> Rig:
+    """A rig that knows how long answers usually take, and has no replica left."""
+    rig = Rig(clock, **limits)  # type: ignore[arg-type]  # a test's own words
     teacher = rig.silent("teacher")
     for _ in range(100):
         task = asyncio.get_running_loop().create_task(rig.ask())
         await settled()
-        clock.advance(0.01)
+        clock.advance(seconds)
         teacher.calls[0].reply()
         await task
     rig.lane.detach(teacher)
+    rig.lane.forget("teacher")
+    return rig
+
+
+# Hedging
+
+
+async def hedging(clock: FakeClock, *scripts: Callable[[Rig], FakeReplica], budget: int = 10) -> Rig:
+    """A rig that knows that answers usually take 10 ms, and these replicas."""
+    rig = await taught(clock, 0.01, hedge=True, budget=budget)
     for script in scripts:
         script(rig)
     return rig
@@ -270,11 +424,29 @@ async def test_an_unusually_slow_attempt_gets_company_and_the_first_good_answer_
 async def test_a_hedge_costs_a_token_too(clock: FakeClock) -> None:
     rig = await hedging(clock, lambda rig: rig.silent("slow"), lambda rig: rig.replica("quick"), budget=1)
     await rig.ask()
-    slow = rig.lane.replicas[0]
-    assert isinstance(slow, FakeReplica)
+    assert (rig.attempts.stats.hedges, rig.budget.tokens) == (1, 0)
+
+
+async def test_without_a_token_there_is_no_hedge(clock: FakeClock) -> None:
+    rig = await hedging(clock, lambda rig: rig.silent("slow"), lambda rig: rig.replica("quick"), budget=1)
+    assert rig.budget.spend()
     task = asyncio.get_running_loop().create_task(rig.ask(seconds=1.0))
-    await asyncio.wait((task,), timeout=2.0)
-    assert rig.attempts.stats.hedges == 1
+    await asyncio.wait((task,), timeout=0.4)
+    assert (rig.attempts.stats.hedges, task.done()) == (0, False)
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_what_waits_for_its_turn_is_not_hedged(clock: FakeClock) -> None:
+    rig = await hedging(clock, lambda rig: rig.silent("one"), lambda rig: rig.silent("two"))
+    busy = [asyncio.get_running_loop().create_task(rig.ask()) for _ in range(2)]
+    await settled()
+    waiting = asyncio.get_running_loop().create_task(rig.ask())
+    await asyncio.wait((waiting,), timeout=0.5)
+    assert (rig.lane.waiting, rig.attempts.stats.hedges) == (1, 0)
+    for task in (*busy, waiting):
+        task.cancel()
+    await asyncio.wait((*busy, waiting))
 
 
 async def test_if_the_hedge_fails_the_first_attempt_still_counts(clock: FakeClock) -> None:
