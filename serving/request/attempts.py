@@ -30,7 +30,7 @@ SMALLEST_ATTEMPT_S: Final = 0.001
 """Time below which another attempt isn't worth its costs."""
 HEDGE_QUANTILE: Final = 0.95
 FALLBACK_SHARE: Final = 0.2
-"""How much of the time that is left an attempt leaves to the fallbacks behind it."""
+"""How much of the time that is left when the version is asked first all attempts leave to the fallbacks behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Exchange:
         "pause_s",
         "request",
         "unheard",
+        "until",
         "waited_s",
     )
 
@@ -73,6 +74,8 @@ class Exchange:
         self.request = request
         self.deadline = deadline
         self.has_fallback = has_fallback
+        self.until = 0.0
+        """When the attempts at the version have to be over; 0 as long as nobody has said so."""
         self.attempts = 0
         self.waited_s = 0.0
         self.pause_s = 0.0
@@ -126,6 +129,8 @@ class Attempts:
         """The version's outputs. Raises the ``RequestError`` of the last attempt, always by the deadline."""
         exchange.attempts = 0
         exchange.held_against = False
+        if not exchange.until:
+            exchange.until = self._until(exchange)
         self.stats.under_way += 1
         try:
             try:
@@ -142,6 +147,7 @@ class Attempts:
             raise
         finally:
             self.stats.under_way -= 1
+            exchange.until = 0.0
             if exchange.unheard is not None:
                 self._hear_no_more(exchange)
 
@@ -179,7 +185,7 @@ class Attempts:
         """Whether to give up. Only what isn't given up for another reason costs the budget a token."""
         if state.attempt_number >= self._limits.attempts:
             return True
-        if self._monotonic() + exchange.pause_s + SMALLEST_ATTEMPT_S >= self._until(exchange):
+        if self._monotonic() + exchange.pause_s + SMALLEST_ATTEMPT_S >= exchange.until:
             return True
         if self.budget.spend():
             return False
@@ -200,7 +206,7 @@ class Attempts:
         return exchange.pause_s
 
     def _until(self, exchange: Exchange) -> float:
-        """When attempts have to be over: at the deadline, or a little before if something else may answer then."""
+        """At the deadline, or a little before if something else may answer then."""
         if not exchange.has_fallback:
             return exchange.deadline
         now = self._monotonic()
@@ -215,7 +221,7 @@ class Attempts:
         share = self._share if exchange.attempts < self._limits.attempts else None
         try:
             ticket = self.breaker.admit()
-            pending = self.lane.submit(exchange.request, self._until(exchange), avoid=avoid, share=share)
+            pending = self.lane.submit(exchange.request, exchange.until, avoid=avoid, share=share)
             if self._usual is None:
                 outputs = await pending.answer
             else:
