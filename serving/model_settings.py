@@ -5,7 +5,6 @@ Part of ``serving.settings``, which reads and checks them all. Every protection 
 
 from __future__ import annotations
 
-from math import inf
 from typing import Annotated
 
 import msgspec
@@ -180,8 +179,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         Milliseconds | None,
         Meta(
             description="A replica whose loop, or whose model in one run, takes longer than this is replaced, whatever "
-            "time its requests have. Left out: what an attempt may take, which is `retry.attempt_timeout_ms` or half "
-            "of `timeout_ms` (all of it without `retry` and `fallback`), and at least 5000."
+            "time its requests have. Left out: `retry.attempt_timeout_ms` or half of `timeout_ms` (all of it without "
+            "`retry`), and at least 5000."
         ),
     ] = None
     max_batch_rows: Annotated[
@@ -240,12 +239,12 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     @property
     def hang_after_ms(self) -> float:
-        """How long a run that isn't hung may take: an explicit setting, or the time of a request's attempt."""
+        """How long a run that isn't hung may take: what the setting says, or the time of one attempt of several."""
         if self.hang_timeout_ms is not None:
             return self.hang_timeout_ms
         several = self.retry.enabled and self.retry.attempts > 1
-        attempt_ms = (self.retry.attempt_timeout_ms or self.timeout_ms / 2) if several or self.fallback else inf
-        return max(HANG_TIMEOUT_MIN_MS, min(attempt_ms, self.timeout_ms))
+        attempt_ms = self.retry.attempt_timeout_ms or self.timeout_ms / 2
+        return max(HANG_TIMEOUT_MIN_MS, min(attempt_ms, self.timeout_ms) if several else self.timeout_ms)
 
     @property
     def caches(self) -> bool:
