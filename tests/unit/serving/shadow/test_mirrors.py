@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from models.golden import GOLDEN_FILE, Example, write_examples
+from models.manifest import FileDigest
 from models.registry import Registry
-from serving.model_settings import ShadowSettings, UsePriorVersion
+from models.signature import Signature, TensorSpec
+from serving.cluster import StartError
+from serving.model_settings import ModelSettings, ShadowSettings, UsePriorVersion
 from serving.routing.table import RoutingTable
+from serving.settings import Settings
 from serving.shadow.compare import Close, SameLabel, Within
 from serving.shadow.counts import EXPECTED_MIN
 from serving.shadow.mirrors import rule_from
 from serving.status import gateway_status
-from tests.fakes import FakeClock, FakeLink, publish_version, settled
+from serving.up import _wanted
+from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, settled
 from tests.unit.serving.test_plans import Site
 
 EVERYTHING = ("m@v1", "m@v2", "lite@v1")
@@ -198,3 +206,20 @@ def test_a_mirror_that_cannot_be_is_refused_by_the_table() -> None:
             table.with_mirror("m", version, share)
     with pytest.raises(ValueError, match="isn't served"):
         table.with_mirror("n", "v2", 1.0)
+
+
+def test_a_shadow_that_takes_other_inputs_keeps_the_system_from_starting(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "models")
+    publish_version(registry, "m", "v1")
+    narrow = Signature((TensorSpec("x", "FP32", (-1, 3)),), DOUBLE.outputs, batched=True)
+    example = Example((np.ones((1, 3), np.float32),), (np.ones((1, 2), np.float32),))
+    files = {GOLDEN_FILE: write_examples([example], narrow), "model.onnx": b"weights"}
+    digests = tuple(FileDigest(name, hashlib.sha256(raw).hexdigest(), len(raw)) for name, raw in sorted(files.items()))
+    manifest = msgspec.structs.replace(registry.manifest("m", "v1"), model="lite", signature=narrow, files=digests)
+    registry.publish(manifest, files)
+    models = (
+        ModelSettings(name="lite", versions=("v1",)),
+        ModelSettings(name="m", versions=("v1",), shadow=ShadowSettings(model="lite")),
+    )
+    with pytest.raises(StartError, match=r"models\[1\].shadow.model: 'lite' can't be asked the same: its input 'x'"):
+        _wanted(Settings(state_dir=str(tmp_path), models=models))
