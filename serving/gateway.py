@@ -33,6 +33,8 @@ from serving.request.outlier import ejection_limits
 from serving.request.pipeline import Plan, ServedVersion
 from serving.routing.table import EMPTY, RoutingTable, loaded
 from serving.settings import Settings
+from serving.shadow.mirror import Mirror
+from serving.shadow.mirrors import Mirrors
 
 log = logging.getLogger("holdfast.gateway")
 
@@ -109,6 +111,7 @@ class Gateway:
             withdrawn=lambda digest: digest in self._table.withdrawn,
             cache=cache,
         )
+        self.mirrors = Mirrors(find=self._find, clock=clock, random=random)
         self._plans: dict[tuple[str, str | None], Plan] = {}
         self._table = EMPTY
         self._versions: dict[tuple[str, str], Version] = {}
@@ -198,6 +201,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Give up every lane and connection."""
+        self.mirrors.close()
         versions, self._versions, self._table, self._plans = self.versions, {}, EMPTY, {}
         await asyncio.gather(*(self._end(version) for version in versions), *self._closing)
 
@@ -218,6 +222,7 @@ class Gateway:
     def _planned(self, unserved: Mapping[str, Manifest]) -> dict[tuple[str, str | None], Plan]:
         """How every call that can be answered is answered."""
         plans: dict[tuple[str, str | None], Plan] = {}
+        mirroring: set[Mirror] = set()
         for name, manifest in unserved.items():
             settings = self.settings_of(name)
             plans[name, None] = self.planner.of_model(settings, manifest).plan(None, settings.stable_version)
@@ -229,9 +234,13 @@ class Gateway:
             spoken = (stable or next(iter(loaded_here.values()))).manifest
             model = self.planner.of_model(self.settings_of(name), spoken)
             if stable is not None or model.chain:
-                plans[name, None] = model.plan(None if stable is None else stable.served, route.stable)
+                mirrors = self.mirrors.of_model(model.settings, route, spoken)
+                plan = model.plan(None if stable is None else stable.served, route.stable)
+                plans[name, None] = plan._replace(mirrors=mirrors)
+                mirroring.update(mirrors)
             for version, found in loaded_here.items():
                 plans[name, version] = model.pinned(found.served, found.decoder)
+        self.mirrors.stop_all_but(mirroring)
         return plans
 
     def _count_who_waits(self) -> None:

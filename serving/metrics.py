@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from serving.plans import ModelPlan
     from serving.request.lane import Lane
     from serving.request.record import Tally
+    from serving.shadow.mirror import Mirror
 
 LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COMPUTE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -233,6 +234,54 @@ class ProtectionMetrics:
     def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
         if (growth := self._growth.of((counter._name, labels), total)) > 0:  # noqa: SLF001  # only as a key
             counter.labels(*labels).inc(growth)
+
+
+class ShadowMetrics:
+    """What a gateway process reports of its mirrors."""
+
+    def __init__(self) -> None:
+        labels = ("model", "shadow")
+        self._growth = Growth()
+        self._mirrored = _counter(
+            "holdfast_shadow_mirrored_requests_total", "Requests that a shadow was asked.", *labels
+        )
+        self._dropped = _counter(
+            "holdfast_shadow_dropped_requests_total",
+            "Requests that were to be mirrored, but weren't.",
+            *labels,
+            "reason",
+        )
+        self._failed = _counter(
+            "holdfast_shadow_failed_requests_total", "Mirrored requests without an answer.", *labels, "reason"
+        )
+        self._compared = _counter("holdfast_shadow_compared_rows_total", "Rows whose answers were compared.", *labels)
+        self._agreed = _counter("holdfast_shadow_agreed_rows_total", "Rows whose answers agreed.", *labels)
+        self._disagreed = _counter(
+            "holdfast_shadow_disagreements_total", "Mirrored requests with a row that didn't agree.", *labels, "reason"
+        )
+        self._held = _gauge("holdfast_shadow_held_bytes", "Memory that mirrored requests hold.", *labels)
+        self._silent = _gauge(
+            "holdfast_shadow_silent", "1 if a mirror should see traffic and sees none.", *labels, mode="livemax"
+        )
+
+    def show(self, mirror: Mirror) -> None:
+        counts = mirror.counts()
+        key = (counts.model, counts.shadow)
+        self._grow(self._mirrored, key, counts.mirrored)
+        self._grow(self._compared, key, counts.compared_rows)
+        self._grow(self._agreed, key, counts.agreed_rows)
+        for counter, by_reason in (
+            (self._dropped, counts.dropped),
+            (self._failed, counts.failed),
+            (self._disagreed, counts.disagreed),
+        ):
+            for reason, count in by_reason.items():
+                self._grow(counter, (*key, reason), count)
+        self._held.labels(*key).set(mirror.held_bytes)
+        self._silent.labels(*key).set(mirror.silent)
+
+    def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
+        counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
 
 
 class _Runs:

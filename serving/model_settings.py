@@ -5,7 +5,7 @@ Part of ``serving.settings``, which reads and checks them all. Every protection 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Share = Annotated[float, Meta(gt=0, le=1)]
+Tolerance = Annotated[float, Meta(ge=0, le=1e300)]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=128)]
 
 
@@ -154,6 +155,58 @@ class UseStatic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 Fallback = UsePriorVersion | UseModel | UseCache | UseStatic
 
 
+class ShadowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A version that is asked what the model was asked, after the model's answer has left; answers are compared."""
+
+    model: Annotated[
+        Name | None, Meta(description="Another model, in its stable version. Either this or `version` is required.")
+    ] = None
+    version: Annotated[Name | None, Meta(description="Another one of the model's `versions`.")] = None
+    share: Annotated[Share, Meta(description="Share of the model's good answers that it is asked for, too.")] = 0.1
+    timeout_ms: Annotated[
+        Milliseconds, Meta(description="How long it may take. A slow one has fewer requests mirrored.")
+    ] = 1_000
+    concurrency: Annotated[
+        int, Meta(ge=1, le=1024, description="Mirrored requests that each gateway has it work on at once.")
+    ] = 8
+    queue_max: Annotated[
+        Positive, Meta(description="Mirrored requests that wait in each gateway; more are dropped.")
+    ] = 256
+    queue_max_bytes: Annotated[
+        Positive, Meta(description="Memory that mirrored requests hold in each gateway; more are dropped.")
+    ] = 8 << 20
+    silent_after_s: Annotated[
+        Seconds,
+        Meta(
+            description="If in this time ten requests or more should have been mirrored and the shadow answered none, "
+            "that is an alarm."
+        ),
+    ] = 30.0
+    compare: Annotated[
+        Literal["manifest", "label", "tolerance", "distance"],
+        Meta(
+            description="When two answers agree: `label`, the same labels; `tolerance`, floats that are near enough; "
+            "`distance`, probabilities whose distance is small enough; `manifest`, `label` if the manifest of the "
+            "model's version has labels, else `tolerance`."
+        ),
+    ] = "manifest"
+    absolute_tolerance: Annotated[
+        Tolerance | None, Meta(description="For `tolerance`. Left out: that of the golden examples.")
+    ] = None
+    relative_tolerance: Annotated[
+        Tolerance | None, Meta(description="For `tolerance`. Left out: that of the golden examples.")
+    ] = None
+    distance: Annotated[
+        Literal["total_variation", "jensen_shannon"],
+        Meta(description="For `distance`: the measure, from 0 (the same) to 1 (nothing in common)."),
+    ] = "total_variation"
+    distance_max: Annotated[float, Meta(ge=0, le=1, description="For `distance`: as much apart they may be.")] = 0.1
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.version is None):
+            raise ValueError("exactly one of model and version says who the shadow is")
+
+
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One model: its versions and how it is served."""
 
@@ -217,6 +270,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         Meta(description="What answers when the model can't, tried in this order; `type` says what an entry is."),
     ] = ()
 
+    shadow: ShadowSettings | None = None
+
     def __post_init__(self) -> None:
         if self.stable is not None and self.stable not in self.versions:
             raise ValueError(f"stable: '{self.stable}' isn't one of versions {list(self.versions)}")
@@ -232,6 +287,11 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
                     raise ValueError(f"fallback[{index}].version: '{fallback.version}' is the stable version itself")
             if fallback in self.fallback[:index]:
                 raise ValueError(f"fallback[{index}]: stands there twice")
+        if self.shadow is not None and (version := self.shadow.version) is not None:
+            if version not in self.versions:
+                raise ValueError(f"shadow.version: '{version}' isn't one of versions {list(self.versions)}")
+            if version == self.stable_version:
+                raise ValueError(f"shadow.version: '{version}' is the stable version itself")
 
     @property
     def stable_version(self) -> str:

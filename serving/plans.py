@@ -31,6 +31,8 @@ from serving.request.deadline import Deadlines
 from serving.request.memory import Memory
 from serving.request.pipeline import Plan, ServedVersion
 from serving.request.priority import LOW
+from serving.shadow.compare import rule_fault
+from serving.shadow.mirrors import rule_from
 
 log = logging.getLogger("holdfast.gateway")
 
@@ -227,4 +229,22 @@ def chain_fault(
                 where, name, other = "version", entry.version, signature_of(settings.name, entry.version)
             if other is not None and (fault := stand_in_fault(signature, other)) is not None:
                 return f"{key}.{where}: '{name}' can't stand in: {fault}"
+    return None
+
+
+def shadow_fault(
+    settings: ModelSettings, manifest: Manifest, signature_of: Callable[[str, str | None], Signature | None]
+) -> str | None:
+    """What is wrong with a model's shadow that only the signatures tell, or None; ``manifest`` is the stable version's.
+
+    It has to take what the model takes and give what the model could have given, in a form that its rule can compare.
+    """
+    if (shadow := settings.shadow) is None:
+        return None
+    where, name = ("model", shadow.model) if shadow.model is not None else ("version", shadow.version)
+    other = signature_of(shadow.model or settings.name, shadow.version)
+    if other is not None and (fault := stand_in_fault(manifest.signature, other)) is not None:
+        return f"shadow.{where}: '{name}' can't be asked the same: {fault}"
+    if (fault := rule_fault(rule_from(shadow, manifest), manifest.signature)) is not None:
+        return f"shadow.compare: {fault}"
     return None

@@ -171,6 +171,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             for place, fallback in enumerate(model.fallback):
                 if isinstance(fallback, UseModel):
                     self._check_chain(model, fallback.model, f"models[{index}].fallback[{place}].model")
+            if model.shadow is not None and (shadow := model.shadow.model) is not None:
+                self._check_shadow(model, shadow, f"models[{index}].shadow.model")
+
+    def _check_shadow(self, model: ModelSettings, target: str, key: str) -> None:
+        if self.model(target) is None:
+            raise ValueError(f"{key}: '{target}' isn't one of models {[known.name for known in self.models]}")
+        if target == model.name:
+            raise ValueError(f"{key}: '{target}' is the model itself; another version of it goes into shadow.version")
 
     def _check_chain(self, model: ModelSettings, target: str, key: str) -> None:
         """Refuse a fallback to a model that isn't there, or from which chains lead back to where they began."""

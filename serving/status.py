@@ -6,14 +6,18 @@ carrying it over HTTP (``serving.ingress.information``).
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict
 from typing import Any
+
+import msgspec
 
 from serving.cache.tiers import PredictionCache
 from serving.clock import Clock
 from serving.gateway import Gateway, Version
 from serving.plans import ModelPlan
+from serving.shadow.mirror import Mirror
 
 
 def gateway_status(gateway: Gateway, *, cache: PredictionCache | None, clock: Clock) -> dict[str, Any]:
@@ -45,6 +49,7 @@ def _model(gateway: Gateway, name: str, plan: ModelPlan | None, versions: dict[s
         "stable": None if route is None else route.stable,
         "admission": None if plan is None else plan.admission.status(),
         "fallback": [] if plan is None else _chain(plan),
+        "shadows": [_mirror(mirror) for mirror in gateway.mirrors.all if mirror.model == name],
         "versions": versions,
     }
 
@@ -60,6 +65,21 @@ def _chain(plan: ModelPlan) -> list[dict[str, Any]]:
         }
         for strategy in chain.strategies
     ]
+
+
+def _mirror(mirror: Mirror) -> dict[str, Any]:
+    """``share`` is 0 once it is stopped; ``worst`` None where a difference couldn't be measured."""
+    tally = mirror.tally
+    return {
+        **msgspec.to_builtins(mirror.counts()),
+        "share": mirror.share,
+        "silent": mirror.silent,
+        "worst": tally.worst if math.isfinite(tally.worst) else None,
+        "last_disagreement": tally.last_disagreement or None,
+        "waiting": mirror.waiting,
+        "under_way": mirror.under_way,
+        "held_bytes": mirror.held_bytes,
+    }
 
 
 def _version(version: Version) -> dict[str, Any]:

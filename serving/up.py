@@ -99,8 +99,8 @@ def _wanted(settings: Settings) -> list[ModelVersion]:
 
 
 def _check_chains(models: tuple[ModelSettings, ...], registry: Registry) -> None:
-    """Raises ``StartError`` if what a model falls back to couldn't answer for it: the signatures tell."""
-    from serving.plans import chain_fault
+    """Raises ``StartError`` if what a model falls back to, or its shadow, couldn't answer for it: signatures tell."""
+    from serving.plans import chain_fault, shadow_fault
 
     stable = {model.name: model.stable_version for model in models}
 
@@ -111,9 +111,11 @@ def _check_chains(models: tuple[ModelSettings, ...], registry: Registry) -> None
         return None
 
     for index, model in enumerate(models):
-        signature = signature_of(model.name, None)
-        if signature is not None and (fault := chain_fault(model, signature, signature_of)) is not None:
-            raise StartError(f"models[{index}].{fault}")
+        with contextlib.suppress(ModelError):
+            manifest = registry.manifest(model.name, model.stable_version)
+            fault = chain_fault(model, manifest.signature, signature_of) or shadow_fault(model, manifest, signature_of)
+            if fault is not None:
+                raise StartError(f"models[{index}].{fault}")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from serving.clock import SystemClock
 from serving.gateway import Gateway
 from serving.ingress.information import Information
 from serving.ingress.routes import ModelControl, Routes
-from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, ProtectionMetrics, render_metrics
+from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, ProtectionMetrics, ShadowMetrics, render_metrics
 from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder
 from serving.settings import Settings
@@ -72,6 +72,7 @@ class Reported:
         self._cache = cache
         self._metrics = GatewayMetrics()
         self._protection = ProtectionMetrics()
+        self._shadow = ShadowMetrics()
         self._shown: set[tuple[str, str]] = set()
 
     def flush(self) -> None:
@@ -87,6 +88,9 @@ class Reported:
         self._shown = set(versions)
         for name, plan in self._gateway.planner.models.items():
             self._protection.show_model(name, plan)
+        self._gateway.mirrors.look()
+        for mirror in self._gateway.mirrors.all:
+            self._shadow.show(mirror)
         if self._cache is not None:
             self._protection.show_cache(self._cache.stats()._asdict())
         self._metrics.show_generation(self._gateway.table.generation)

@@ -69,11 +69,17 @@ class ServedVersion(NamedTuple):
     deterministic: bool = False
 
 
+class Mirror(Protocol):
+    """Hears of every good answer of a version, and neither waits nor raises."""
+
+    def offer(self, served: ServedVersion, request: InferenceRequest, outputs: Tensors) -> None: ...
+
+
 class Plan(NamedTuple):
     """How calls for a model, or for one version of it, are answered here; times in seconds.
 
     ``served`` is None if no version of it can be asked now. A call that names a version is ``pinned``: it is answered
-    by that version or not at all, so it has no ``chain`` and no ``memory``.
+    by that version or not at all, so it has no ``chain``, no ``memory`` and no ``mirrors``.
     """
 
     key: tuple[str, str]
@@ -84,6 +90,7 @@ class Plan(NamedTuple):
     chain: Chain | None = None
     memory: Memory | None = None
     pinned: bool = False
+    mirrors: tuple[Mirror, ...] = ()
 
 
 class Router(Protocol):
@@ -194,6 +201,8 @@ class Pipeline:
             permit.ignored()  # has no effect on one that was given back already
         if plan.memory is not None and served.deterministic:
             plan.memory.remember(served.version, served.digest, exchange.request.inputs, outputs)
+        for mirror in plan.mirrors:
+            mirror.offer(served, exchange.request, outputs)
         return Given(outputs, served.model, served.version)
 
     def _moved(self, plan: Plan, exchange: Exchange) -> ServedVersion | None:

@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Annotated
 
 import msgspec
 
 from serving.errors import ModelNotFound
+
+
+class Mirrored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that is asked a share of what the model is asked, though nobody waits for its answers."""
+
+    version: str
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
 
 
 class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,10 +29,23 @@ class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     stable: str
     versions: dict[str, str]
+    mirror: Mirrored | None = None
 
     def __post_init__(self) -> None:
         if self.stable not in self.versions:
             raise ValueError(f"the stable version '{self.stable}' isn't among {sorted(self.versions)}")
+        if self.mirror is not None and (self.mirror.version not in self.versions or self.mirror.version == self.stable):
+            raise ValueError(f"the mirrored version '{self.mirror.version}' isn't one of {self.others}")
+
+    @property
+    def others(self) -> list[str]:
+        """The versions that don't answer by default."""
+        return sorted(self.versions.keys() - {self.stable})
+
+    def mirror_among(self, stable: str, versions: Mapping[str, str]) -> Mirrored | None:
+        """The mirror, if it can stay when the versions are these."""
+        mirror = self.mirror
+        return mirror if mirror is not None and mirror.version in versions and mirror.version != stable else None
 
 
 class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +85,9 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name = version if route is None or stable else route.stable
         reasons = {key: reason for key, reason in self.unavailable.items() if key != f"{model}@{version}"}
         withdrawn = {key: reason for key, reason in self.withdrawn.items() if still_withdrawn or key != digest}
-        return RoutingTable(self.generation + 1, {**self.models, model: ModelRoute(name, versions)}, reasons, withdrawn)
+        mirror = None if route is None else route.mirror_among(name, versions)
+        models = {**self.models, model: ModelRoute(name, versions, mirror)}
+        return RoutingTable(self.generation + 1, models, reasons, withdrawn)
 
     def with_withdrawn(self, withdrawn: Mapping[str, str]) -> RoutingTable:
         """The next table, in which these are withdrawn too; this one if they are already."""
@@ -84,7 +107,8 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         route = models.pop(model, None)
         versions = {name: digest for name, digest in route.versions.items() if name != version} if route else {}
         if route and versions:
-            models[model] = ModelRoute(route.stable if route.stable != version else list(versions)[-1], versions)
+            stable = route.stable if route.stable != version else list(versions)[-1]
+            models[model] = ModelRoute(stable, versions, route.mirror_among(stable, versions))
         reasons = {key: said for key, said in self.unavailable.items() if key != f"{model}@{version}"}
         if reason is not None:
             reasons[f"{model}@{version}"] = reason
@@ -92,6 +116,29 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if withdraw and route is not None and version in route.versions:
             withdrawn = {**withdrawn, route.versions[version]: reason or "withdrawn"}
         return RoutingTable(self.generation + 1, models, reasons, withdrawn)
+
+    def with_mirror(self, model: str, version: str, share: float) -> RoutingTable:
+        """The next table, in which this share of the model's requests is mirrored to a version of it.
+
+        One model has one such mirror. Raises ``ValueError`` if the version isn't served beside the stable one.
+        """
+        route = self._route(model)
+        if not 0 < share <= 1:
+            raise ValueError(f"the share to mirror is {share}, not above 0 and at most 1")
+        return self._with_route(model, msgspec.structs.replace(route, mirror=Mirrored(version, share)))
+
+    def without_mirror(self, model: str) -> RoutingTable:
+        """The next table, in which nothing of the model is mirrored because the table says so."""
+        return self._with_route(model, msgspec.structs.replace(self._route(model), mirror=None))
+
+    def _route(self, model: str) -> ModelRoute:
+        route = self.models.get(model)
+        if route is None:
+            raise ValueError(f"model '{model}' isn't served here")
+        return route
+
+    def _with_route(self, model: str, route: ModelRoute) -> RoutingTable:
+        return msgspec.structs.replace(self, generation=self.generation + 1, models={**self.models, model: route})
 
 
 EMPTY = RoutingTable()

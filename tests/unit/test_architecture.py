@@ -51,6 +51,8 @@ PURE = (
     "serving/request/window.py",
     "serving/rollout/scaling.py",
     "serving/routing/table.py",
+    "serving/shadow/compare.py",
+    "serving/shadow/counts.py",
     "serving/stuck.py",
 )
 IMPURE_MODULES = (
@@ -69,7 +71,7 @@ IMPURE_MODULES = (
     "uvloop",
 )
 
-DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache")
+DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache", "shadow")
 CONTROL_PLANE = ("serving.rollout", "serving.admin")
 HEAVY = ("torch", "onnxruntime")
 

@@ -125,6 +125,37 @@ def test_a_version_that_is_no_longer_served_has_nothing_waiting(folder: Path) ->
         assert shown[f"holdfast_{gauge}{of}"] == 0
 
 
+MIRROR = """
+from types import SimpleNamespace
+from serving.shadow.counts import MirrorCounts
+metrics = ShadowMetrics()
+for mirrored in (1, 5):
+    counts = MirrorCounts("m", "s", mirrored=mirrored, dropped={"busy": 2}, failed={"model_failed": mirrored},
+        compared_rows=8, agreed_rows=6, disagreed={"nan": 1})
+    metrics.show(SimpleNamespace(counts=lambda: counts, held_bytes=100, silent=sys.argv[2] == "silent"))
+"""
+
+
+def test_what_all_mirrors_did_is_added_up_and_one_that_is_silent_is_seen(folder: Path) -> None:
+    run_in(folder, MIRROR, "heard")
+    program = HEAD + MIRROR + WAIT
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(folder), "silent"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as alive:
+        assert alive.stdout is not None
+        assert alive.stdout.readline() == "there\n"
+        shown = samples(run_in(folder, RENDER))
+        alive.communicate("")
+    of = 'model="m"'
+    assert shown[f'holdfast_shadow_mirrored_requests_total{{{of},shadow="s"}}'] == 10
+    assert shown[f'holdfast_shadow_dropped_requests_total{{{of},reason="busy",shadow="s"}}'] == 4
+    assert shown[f'holdfast_shadow_failed_requests_total{{{of},reason="model_failed",shadow="s"}}'] == 10
+    assert shown[f'holdfast_shadow_compared_rows_total{{{of},shadow="s"}}'] == 16
+    assert shown[f'holdfast_shadow_agreed_rows_total{{{of},shadow="s"}}'] == 12
+    assert shown[f'holdfast_shadow_disagreements_total{{{of},reason="nan",shadow="s"}}'] == 2
+    assert shown[f'holdfast_shadow_silent{{{of},shadow="s"}}'] == 1
+
+
 def test_the_folder_must_be_chosen_before_prometheus_client_is_imported(folder: Path) -> None:
     program = (
         "import prometheus_client\ntry:\n    open_metrics(folder / 'other')\nexcept RuntimeError as e:\n    print(e)"

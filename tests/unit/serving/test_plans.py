@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fallbacks.chain import Question, Unusable
@@ -15,8 +16,8 @@ from models.signature import Signature, TensorSpec
 from serving.cache.tiers import PredictionCache
 from serving.errors import ModelNotFound, NoAnswer, ReplicaUnavailable
 from serving.gateway import Gateway
-from serving.model_settings import ModelSettings, UseCache, UseModel, UsePriorVersion, UseStatic
-from serving.plans import chain_fault
+from serving.model_settings import ModelSettings, ShadowSettings, UseCache, UseModel, UsePriorVersion, UseStatic
+from serving.plans import chain_fault, shadow_fault
 from serving.request.pipeline import InferCall, Pipeline, Reply
 from serving.routing.table import EMPTY, RoutingTable
 from serving.settings import Settings
@@ -202,6 +203,7 @@ def signatures(**known: Signature) -> Any:
     return lambda model, version: known.get(version or model)
 
 
+WHOLE = Signature(DOUBLE.inputs, (TensorSpec("y", "INT64", (-1, 2)),), batched=True)
 NARROW = Signature((TensorSpec("x", "FP32", (-1, 3)),), DOUBLE.outputs, batched=True)
 
 
@@ -218,4 +220,26 @@ NARROW = Signature((TensorSpec("x", "FP32", (-1, 3)),), DOUBLE.outputs, batched=
 def test_a_chain_that_the_signatures_forbid_is_told_by_its_key(chain: Any, fault: str | None) -> None:
     settings = ModelSettings(name="m", versions=("v0", "v1", "v2"), fallback=chain)
     found = chain_fault(settings, DOUBLE, signatures(v1=DOUBLE, lite=DOUBLE, narrow=NARROW, v0=NARROW))
+    assert (found is None) if fault is None else (found is not None and found.startswith(fault))
+
+
+@pytest.mark.parametrize(
+    ("shadow", "fault"),
+    [
+        ({"model": "lite"}, None),
+        ({"version": "v1"}, None),
+        ({"model": "unheard-of"}, None),
+        ({"model": "narrow"}, "shadow.model: 'narrow' can't be asked the same: its input 'x'"),
+        ({"version": "v0"}, "shadow.version: 'v0' can't be asked the same: its input 'x'"),
+        ({"model": "lite", "compare": "distance"}, None),
+        ({"model": "whole", "compare": "distance"}, "shadow.compare: a distance needs an output of floats"),
+    ],
+)
+def test_a_shadow_that_the_signatures_forbid_is_told_by_its_key(
+    tmp_path: Path, shadow: dict[str, Any], fault: str | None
+) -> None:
+    settings = ModelSettings(name="m", versions=("v0", "v1", "v2"), shadow=ShadowSettings(**shadow))
+    signature = WHOLE if fault and "floats" in fault else DOUBLE
+    manifest = msgspec.structs.replace(publish_version(Registry(tmp_path), "m", "v2"), signature=signature)
+    found = shadow_fault(settings, manifest, signatures(v1=DOUBLE, lite=DOUBLE, narrow=NARROW, v0=NARROW, whole=WHOLE))
     assert (found is None) if fault is None else (found is not None and found.startswith(fault))

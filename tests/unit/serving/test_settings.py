@@ -162,6 +162,18 @@ def two_models(first: dict[str, object], second: dict[str, object]) -> dict[str,
             two_models({"fallback": [{"type": "cache"}, {"type": "cache"}]}, {}),
             "models[0]: fallback[1]: stands there twice",
         ),
+        (two_models({"shadow": {}}, {}), "models[0].shadow: exactly one of model and version"),
+        (
+            two_models({"shadow": {"model": "b", "version": "v1"}}, {}),
+            "models[0].shadow: exactly one of model and version",
+        ),
+        (two_models({"shadow": {"model": "c"}}, {}), "models[0].shadow.model: 'c' isn't one of models"),
+        (two_models({"shadow": {"model": "a"}}, {}), "models[0].shadow.model: 'a' is the model itself"),
+        (two_models({"shadow": {"version": "v3"}}, {}), "models[0]: shadow.version: 'v3' isn't one of versions"),
+        (two_models({"shadow": {"version": "v2"}}, {}), "models[0]: shadow.version: 'v2' is the stable version"),
+        (two_models({"shadow": {"model": "b", "share": 0}}, {}), "models[0].shadow.share: "),
+        (two_models({"shadow": {"model": "b", "compare": "eye"}}, {}), "models[0].shadow.compare: "),
+        (two_models({"shadow": {"model": "b", "shares": 1}}, {}), "unknown setting `shares`"),
         (two_models({"fallback": [{"type": "prayer"}]}, {}), "models[0].fallback[0].type: "),
         (two_models({"fallback": [{"type": "cache", "max_stale": 3}]}, {}), "unknown setting `max_stale`"),
         (two_models({"admission": {"limit_min": 9, "limit_max": 8}}, {}), "limit_min: 9 is above limit_max 8"),
@@ -180,3 +192,8 @@ def test_a_protection_that_can_not_be_is_refused_with_its_key(raw: object, said:
 def test_a_chain_may_end_where_another_one_ends() -> None:
     raw = two_models({"fallback": [{"type": "version", "version": "v1"}, {"type": "model", "model": "b"}]}, {})
     assert parse_settings(raw).models[0].fallback[1:] == (UseModel(model="b"),)
+
+
+def test_models_may_shadow_each_other() -> None:
+    raw = two_models({"shadow": {"model": "b"}}, {"shadow": {"model": "a", "share": 1}})
+    assert [model.shadow.share for model in parse_settings(raw).models if model.shadow] == [0.1, 1.0]

@@ -19,6 +19,7 @@ from serving.model_settings import (
     EjectionSettings,
     ModelSettings,
     RetrySettings,
+    ShadowSettings,
     UseStatic,
 )
 from serving.settings import (
@@ -46,6 +47,7 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "models[].ejection": EjectionSettings,
     "models[].retry": RetrySettings,
     "models[].fallback[]": UseStatic,
+    "models[].shadow": ShadowSettings,
 }
 
 

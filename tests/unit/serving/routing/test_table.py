@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import ModelNotFound
-from serving.routing.table import EMPTY, ModelRoute, RoutingTable, loaded, table_from_json, table_to_json
+from serving.routing.table import EMPTY, Mirrored, ModelRoute, RoutingTable, loaded, table_from_json, table_to_json
 from serving.routing.table_file import TableFile
 
 ONE = EMPTY.with_version("m", "v1", "sha256:1")
@@ -146,3 +146,19 @@ class TestTheFile:
         assert TableFile(path).read() == ONE
         writer.write(TWO)
         assert TableFile(path).read() == TWO
+
+
+def test_a_mirror_stays_until_its_version_leaves_or_becomes_stable() -> None:
+    table = RoutingTable().with_version("m", "v1", "sha256:1").with_version("m", "v2", "sha256:2")
+    mirrored = table.with_mirror("m", "v2", 0.5)
+    assert mirrored.generation == table.generation + 1
+    assert mirrored.models["m"].mirror == Mirrored("v2", 0.5)
+    assert mirrored.with_version("m", "v3", "sha256:3").models["m"].mirror == Mirrored("v2", 0.5)
+    assert table_from_json(table_to_json(mirrored)) == mirrored
+    for without in (
+        mirrored.without_mirror("m"),
+        mirrored.without_version("m", "v2"),
+        mirrored.without_version("m", "v1"),
+        mirrored.with_version("m", "v2", "sha256:2", stable=True),
+    ):
+        assert without.models["m"].mirror is None
