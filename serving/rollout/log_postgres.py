@@ -56,7 +56,7 @@ def open_postgres(url: str) -> ChainedLog:
     try:
         store.create()
         return ChainedLog(store)
-    except LogError:
+    except BaseException:
         store.close()
         raise
 

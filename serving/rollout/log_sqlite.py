@@ -51,7 +51,7 @@ def open_sqlite(path: str) -> ChainedLog:
     store = SqliteStore(Path(path).absolute())
     try:
         return ChainedLog(store)
-    except LogError:
+    except BaseException:
         store.close()
         raise
 
@@ -127,7 +127,8 @@ class SqliteStore:
             database.execute(f"PRAGMA {pragma}")
         if not self.witness():  # else tables that are missing were lost
             database.executescript(_TABLES)
-            _sync_folders(self._path.parent)
+        database.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # now the write-ahead log is there, too
+        _sync_folders(self._path.parent)  # some builds of SQLite leave this to others
 
     def _query(self, sql: str, *values: object) -> list[Row]:
         assert self._database is not None

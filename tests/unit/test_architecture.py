@@ -44,6 +44,8 @@ PURE = (
     "serving/request/priority.py",
     "serving/request/quantile.py",
     "serving/request/window.py",
+    "serving/rollout/event_log.py",
+    "serving/rollout/replay.py",
     "serving/rollout/scaling.py",
     "serving/routing/table.py",
     "serving/stuck.py",
