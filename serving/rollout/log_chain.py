@@ -74,14 +74,11 @@ class ChainedLog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._deposed = False
         self._unsettled: Event | None = None
         self._head = self.head()
 
     def append(self, kind: str, payload: bytes, *, wall: float, cause: int | None = None) -> Event:
         with self._lock:
-            if self._deposed:
-                raise NotTheWriter("another writer has appended to this log; open it again, and fold it again")
             event = self._unsettled
             if event is None or (event.kind, event.payload, event.cause) != (kind, payload, cause):
                 event = next_event(self._head, kind, payload, wall=wall, cause=cause)
@@ -89,7 +86,6 @@ class ChainedLog:
             written = self._store.run(lambda query: _written(query, event), write=True)
             self._unsettled = None
             if not written:
-                self._deposed = True
                 raise NotTheWriter(
                     f"event {event.seq} is another writer's, or one of ours that was reported as failed; "
                     "open the log again, and fold it again"
@@ -147,7 +143,7 @@ class ChainedLog:
             base = _snapshot_before(query, keep_from)
             if base is None:
                 return 0
-            for row in query(f"{_EVENT} WHERE seq = ?", base.seq + 1):
+            for row in query(f"{_EVENT} WHERE seq > ? ORDER BY seq LIMIT 1", base.seq):
                 verified((base.seq, base.event_hash), row)
             dropped = query("SELECT count(*) FROM holdfast_events WHERE seq <= ?", base.seq)[0][0]
             query("DELETE FROM holdfast_events WHERE seq <= ?", base.seq)

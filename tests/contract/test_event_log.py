@@ -302,6 +302,17 @@ def test_compaction_drops_what_a_snapshot_stands_for_and_nothing_else(place: Pla
     assert all_of(place.url) == events[5:]
 
 
+def test_nothing_is_dropped_if_what_stays_doesnt_follow(place: Place) -> None:
+    log = open_log(place.url)
+    fill(log, 6)
+    log.snapshot(2, b"two")
+    place.sql("DELETE FROM holdfast_events WHERE seq = 3")
+    with pytest.raises(LogCorrupt, match="event 3: missing"):
+        log.compact(5)
+    assert place.sql("SELECT count(*) FROM holdfast_events") == [(5,)]
+    log.close()
+
+
 def test_a_log_whose_events_were_all_dropped_goes_on_from_its_snapshot(place: Place) -> None:
     log = open_log(place.url)
     events = fill(log, 3)
@@ -451,8 +462,10 @@ def test_an_end_that_a_snapshot_has_seen_is_missed(place: Place) -> None:
     log.snapshot(6, b"six")
     place.sql("DELETE FROM holdfast_events WHERE seq > 4")
     count, error = readable(log)
-    log.close()
     assert (count, error.seq) == (4, 5)
+    with pytest.raises(LogCorrupt, match="event 5: missing"):
+        log.head()
+    log.close()
 
 
 def test_an_end_that_a_reader_has_seen_is_missed(place: Place) -> None:

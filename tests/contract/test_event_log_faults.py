@@ -19,7 +19,7 @@ from serving.rollout.event_log import Event, EventLog, LogCorrupt, LogError, Log
 from serving.rollout.log_chain import ChainedLog
 from serving.rollout.log_postgres import TIMEOUT_S, PostgresStore
 from serving.rollout.log_sqlite import SqliteStore
-from tests.event_logs import Place, PostgresPlace, all_of, fill
+from tests.event_logs import Place, PostgresPlace, SqlitePlace, all_of, fill
 from tests.postgres_server import PostgresServer, until
 from tests.redis_server import free_port
 
@@ -197,6 +197,37 @@ def test_a_database_that_vanished_isnt_begun_anew(image: Image) -> None:
         path.unlink()
         path.with_name("events.db-wal").unlink()
         assert isinstance(found(path, image.events), LogCorrupt)
+        assert sqlite3.connect(path).execute("SELECT * FROM sqlite_schema").fetchall() == []
+
+
+def test_an_end_that_is_deleted_while_the_log_is_open_is_missed(tmp_path: Path) -> None:
+    place = SqlitePlace(tmp_path / "events.db")
+    log = open_log(place.url)
+    fill(log, 6)
+    place.sql("DELETE FROM holdfast_events WHERE seq > 4")
+    for ask in (log.head, lambda: list(log.read())):
+        with pytest.raises(LogCorrupt, match="event 5: missing"):
+            ask()
+    log.close()
+
+
+def test_all_events_before_a_damaged_page_are_read_and_the_first_behind_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = open_log(str(path))
+    for _ in range(250):
+        log.append("large", bytes(1000), wall=0.0)
+    log.close()
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 4096 * 3 // 4 * 4096)
+        file.write(bytes(4096))
+    count = 0
+    log = open_log(str(path))
+    with pytest.raises(LogCorrupt) as caught:  # noqa: PT012  # it comes while reading
+        for _ in log.read():
+            count += 1
+    log.close()
+    assert 150 < count < 199, "not only the pages of a hundred rows"
+    assert caught.value.seq == count + 1
 
 
 def test_a_lost_or_garbled_note_of_the_head_harms_nothing(image: Image) -> None:
@@ -402,6 +433,14 @@ def test_commits_are_synchronous_whatever_the_url_says(postgres: PostgresServer)
     store = PostgresStore(f"{PostgresPlace(postgres).url}%20-csynchronous_commit%3Doff")
     assert store.run(lambda query: query("SHOW synchronous_commit")) == [("on",)]
     store.close()
+
+
+def test_a_time_survives_a_server_that_rounds_what_it_prints(postgres: PostgresServer) -> None:
+    place = PostgresPlace(postgres)
+    log = open_log(f"{place.url}%20-cextra_float_digits%3D-10")
+    events = fill(log, 9)
+    assert list(log.read()) == events
+    log.close()
 
 
 def test_a_standby_is_unavailable_for_writing(postgres: PostgresServer) -> None:
