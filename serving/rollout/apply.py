@@ -204,8 +204,9 @@ def _deploy(state: RolloutState, event: events.DeployVersion) -> RolloutState:
 
 
 def _set_weight(state: RolloutState, event: events.SetWeight) -> RolloutState:
-    step = state.spec.steps[event.step] if state.step < event.step < len(state.spec.steps) else None
-    if not state.ready or state.open is not None or step is None or step.set_weight != event.weight:
+    steps = state.spec.steps
+    due = event.step == state.step + 1 < len(steps) and steps[event.step].set_weight == event.weight
+    if not due or not state.ready or state.open is not None:
         raise IllegalMove(f"{state.rollout}: {event.weight} % isn't what comes after step {state.step + 1}")
     reason = f"{event.weight} % is being published"
     return replace(_noted(state, reason), step=event.step, open=event, here_s=0.0, reason=reason)
@@ -232,9 +233,9 @@ def _must_be_next(state: RolloutState, step: int) -> None:
 
 
 def _publish_promotion(state: RolloutState, event: events.PublishPromotion) -> RolloutState:
-    if not state.ready or (state.phase is Phase.PROGRESSING and state.open is not None):
-        raise IllegalMove(f"{state.rollout}: {state.spec} can't be promoted before its weight is in force")
     if state.phase is Phase.PROGRESSING:
+        if state.open is not None or state.step != len(state.spec.steps) - 1:
+            raise IllegalMove(f"{state.rollout}: {state.spec} can't be promoted before all steps are done")
         state = _entered(state, Phase.PROMOTING, "all steps are done")
     return replace(state, open=event, here_s=0.0)
 

@@ -15,7 +15,8 @@ import yaml
 
 from serving.rollout.spec import DURATION_PATTERN, RolloutSpec, Step, step_faults
 
-MAX_CHARACTERS: Final = 64 << 10
+MAX_CHARACTERS: Final = 16 << 10
+MAX_DEPTH: Final = 20
 _NOTHING: Final = object()
 _WORDS: Final = {
     "object": "keys",
@@ -86,13 +87,11 @@ class _NotYaml(Exception):
 
 
 def _compose(text: str) -> yaml.Node:
-    """The text as YAML's tree of nodes, which know their lines. Aliases are refused: a few could mean gigabytes."""
+    """The text as YAML's tree of nodes, which know their lines."""
     if len(text) > MAX_CHARACTERS:
         raise _NotYaml(Fault(1, "", f"longer than {MAX_CHARACTERS} characters: that is no rollout"))
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise _NotYaml(Fault(_line(event.start_mark), "", f"*{event.anchor}: write it out; no aliases here"))
+        _survey(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -101,11 +100,20 @@ def _compose(text: str) -> yaml.Node:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(part for part in (error.context, error.problem) if part)
         raise _NotYaml(Fault(_line(mark), "", f"no YAML: {words}")) from None
-    except RecursionError:
-        raise _NotYaml(Fault(1, "", "nested too deeply: that is no rollout")) from None
     if root is None:
         raise _NotYaml(Fault(1, "", "the file is empty"))
     return root
+
+
+def _survey(text: str) -> None:
+    """Refuses, before anything is built, what could cost much: a few aliases could mean gigabytes."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise _NotYaml(Fault(_line(event.start_mark), "", f"*{event.anchor}: write it out; no aliases here"))
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _NotYaml(Fault(_line(event.start_mark), "", "nested too deeply: that is no rollout"))
 
 
 class _Reader:

@@ -78,7 +78,7 @@ class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     ] = 0.999
     burn_rates: Annotated[
         tuple[BurnRateRule, ...],
-        Meta(min_length=1, max_length=8, description="Any rule that both its windows break rolls back."),
+        Meta(min_length=1, max_length=8, description="A rule that both its windows break speaks against the canary."),
     ] = (BurnRateRule(long="5m", short="30s", factor=14.4),)
     min_bad_events: Annotated[
         Count, Meta(description="Bad events that the long window must hold before the rate counts for anything.")

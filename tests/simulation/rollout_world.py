@@ -22,6 +22,7 @@ from serving.rollout.desired import (
 )
 from serving.rollout.events import (
     ClockTick,
+    Decision,
     DeployVersion,
     Effect,
     Event,
@@ -175,7 +176,7 @@ def replayed_decisions(log: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     made: list[bytes] = []
     for raw in log:
         entry = decode_entry(raw)
-        if hasattr(entry.event, "id"):
+        if isinstance(entry.event, Decision):
             logged.append(encode_decision(entry.event))
             made += [encode_decision(decision) for decision in decide(desired.rollouts["digits"])]
         desired = recorded(desired, entry)

@@ -75,7 +75,7 @@ def test_a_pause_by_a_person_does_not_use_up_a_timed_pause() -> None:
 
 def test_a_pause_without_duration_waits_for_a_person() -> None:
     run = at_first_weight(rollout_spec(steps="[{setWeight: 5}, {pause: {}}, {setWeight: 100}]"))
-    assert run.state.phase is Phase.PAUSED
+    assert run.in_phase(Phase.PAUSED)
     assert run.state.reason == "step 2 of 3 waits for a person"
     assert run.window(canary=500, stable=500) == []
     assert run.tick(3600) == []
@@ -88,7 +88,7 @@ def test_after_the_last_step_it_is_promoted_and_bakes_with_the_prior_version_kep
     assert (promotion.version, promotion.prior) == ("v2", "v1")
     assert [decision.weight for decision in run.decisions if isinstance(decision, SetWeight)] == [5, 25, 100]
     run.window(canary=1000, seconds=119)
-    assert run.state.phase is Phase.BAKING
+    assert run.in_phase(Phase.BAKING)
     finish = the(run.window(canary=1, seconds=1), Finish)
     assert (finish.outcome, finish.remove) == ("Succeeded", "v1")
     assert not run.state.settled
@@ -101,19 +101,19 @@ def test_only_time_that_the_gateways_report_on_counts_for_the_bake() -> None:
     run.window(canary=1000, seconds=100)
     run.window(seconds=25, reporting=1)
     run.tick(25)
-    assert run.state.phase is Phase.BAKING
+    assert run.in_phase(Phase.BAKING)
     run.window(canary=10, seconds=20)
-    assert run.state.phase is Phase.SUCCEEDED
+    assert run.in_phase(Phase.SUCCEEDED)
 
 
 def test_a_bake_without_traffic_proves_nothing_and_waits_for_a_person_in_the_end() -> None:
     run = baking()
     for _ in range(24):
         run.window(seconds=10)
-    assert run.state.phase is Phase.BAKING
+    assert run.in_phase(Phase.BAKING)
     for _ in range(72):
         run.window(seconds=10)
-    assert run.state.phase is Phase.PAUSED
+    assert run.in_phase(Phase.PAUSED)
     assert "100 more first attempts" in run.state.reason
 
 
@@ -125,7 +125,7 @@ def test_a_canary_that_is_worse_than_stable_is_taken_back_with_the_evidence_in_o
     assert [finding.what for finding in decision.findings] == ["relative"]
     assert run.state.reason == decision.reason
     run.applied()
-    assert run.state.phase is Phase.ROLLED_BACK
+    assert run.in_phase(Phase.ROLLED_BACK)
     assert run.state.weight == 0
     assert the(run.decisions, Finish).remove == "v2"
 
@@ -155,7 +155,7 @@ def test_answers_that_disagree_with_the_mirrored_ones_take_it_back() -> None:
         rollout_spec(text=ROLLOUT_YAML.replace("  invalidMax", "  shadow: {agreement: 0.95}\n  invalidMax"))
     )
     run.window(canary=10, stable=100, compared=99, agreed=0)
-    assert run.state.phase is Phase.PROGRESSING
+    assert run.in_phase(Phase.PROGRESSING)
     decision = the(run.window(canary=1, stable=1, compared=1, agreed=0), RollBackNow)
     assert [finding.what for finding in decision.findings] == ["agreement"]
 
@@ -212,7 +212,7 @@ def test_missing_figures_pause_and_never_take_back() -> None:
     assert "none of 2 gateways reported" in pause.reason
     for _ in range(3600):
         assert run.window(reporting=0) == []
-    assert run.state.phase is Phase.PAUSED
+    assert run.in_phase(Phase.PAUSED)
 
 
 def test_a_short_gap_in_the_figures_does_not_pause_but_nothing_goes_up_in_it() -> None:
@@ -262,7 +262,7 @@ def test_resume_after_a_breach_forgives_the_past_but_not_what_comes() -> None:
     run = at_first_weight(rollout_spec(onBreach="pause"))
     run.window(canary=20, bad=6, stable=380)
     assert run.hear(Resume(at=run.at, who="anna", why="it was the test traffic")) == []
-    assert run.state.phase is Phase.PROGRESSING
+    assert run.in_phase(Phase.PROGRESSING)
     assert run.window(canary=20, stable=380) == []
     assert kinds(run.window(canary=20, bad=6, stable=380)) == ["PauseNow"]
 
@@ -270,10 +270,10 @@ def test_resume_after_a_breach_forgives_the_past_but_not_what_comes() -> None:
 def test_a_breach_in_the_bake_pauses_the_bake_if_the_file_says_so() -> None:
     run = baking(rollout_spec(onBreach="pause"))
     run.window(canary=100, bad=90, seconds=5)
-    assert run.state.phase is Phase.PAUSED
+    assert run.in_phase(Phase.PAUSED)
     assert run.state.paused_in is Phase.BAKING
     run.hear(Resume(at=run.at, who="anna"))
-    assert run.state.phase is Phase.BAKING
+    assert run.in_phase(Phase.BAKING)
 
 
 def test_a_person_may_promote_without_the_steps_that_are_left() -> None:
@@ -289,7 +289,7 @@ def test_a_person_may_abort_and_the_version_is_not_held_to_be_bad() -> None:
     assert not decision.withdraw
     assert decision.reason == "aborted by anna: wrong file"
     run.applied()
-    assert run.state.phase is Phase.ABORTED
+    assert run.in_phase(Phase.ABORTED)
 
 
 def test_a_person_may_roll_back_and_then_it_is() -> None:
@@ -297,14 +297,14 @@ def test_a_person_may_roll_back_and_then_it_is() -> None:
     assert the(run.hear(Rollback(at=run.at, who="anna", why="users complain")), RollBackNow).withdraw
     run.applied()
     run.gone("v2")
-    assert run.state.phase is Phase.ROLLED_BACK
+    assert run.in_phase(Phase.ROLLED_BACK)
     assert run.state.reason == "rolled back by anna: users complain"
 
 
 def test_an_hour_that_nobody_watched_ends_no_pause_and_passes_no_deadline() -> None:
     run = Run()
     assert run.hear(ClockTick(at=run.at + 3600)) == []
-    assert run.state.phase is Phase.STARTING
+    assert run.in_phase(Phase.STARTING)
 
 
 def test_a_clock_that_is_put_back_stops_nothing() -> None:

@@ -154,8 +154,8 @@ def test_an_answer_with_another_weight_than_asked_for_is_refused() -> None:
         run.hear(WeightApplied(at=run.at, effect=2, generation=1, weight=50, acknowledged=2, gateways=2))
 
 
-@pytest.mark.parametrize(("step", "weight"), [(0, 5), (2, 50), (1, 60), (7, 100), (-3, 25)])
-def test_only_a_weight_of_a_later_step_can_be_set(step: int, weight: int) -> None:
+@pytest.mark.parametrize(("step", "weight"), [(0, 5), (2, 50), (1, 60), (2, 25), (4, 100), (7, 100), (-3, 25)])
+def test_only_the_weight_that_comes_next_can_be_set(step: int, weight: int) -> None:
     run = at_first_weight()
     decision = SetWeight(at=run.at, id=run.state.decided + 1, step=step, version="v2", weight=weight)
     with pytest.raises(IllegalMove):
@@ -171,6 +171,12 @@ def test_only_the_pause_that_comes_next_can_begin(step: int) -> None:
     ):
         with pytest.raises(IllegalMove):
             apply(run.state, decision)
+
+
+def test_nobody_decides_to_promote_before_all_steps_are_done_but_a_person() -> None:
+    run = at_first_weight()
+    with pytest.raises(IllegalMove, match="before all steps are done"):
+        apply(run.state, PublishPromotion(at=run.at, id=run.state.decided + 1, version="v2", prior="v1"))
 
 
 def test_the_prior_version_stays_until_the_bake_is_over_whoever_decides() -> None:
