@@ -147,7 +147,7 @@ def _observed(state: RolloutState, event: events.Observed) -> RolloutState:
     observation = event.observation
     if not 0 <= observation.weight <= 1 or not 0 <= observation.seconds < float("inf"):
         raise IllegalMove(f"{state.rollout}: no window has weight {observation.weight}, {observation.seconds} s")
-    in_force = state.open is None and abs(100 * observation.weight - state.weight) < 0.5
+    in_force = abs(100 * observation.weight - state.weight) < 0.5
     evidence = gathered(state.evidence, observation, here=in_force)
     watched_s = observation.seconds if state.phase is Phase.BAKING and evidence.complete else 0.0
     return replace(state, evidence=evidence, observed_s=state.observed_s + watched_s)
@@ -157,7 +157,7 @@ def _ready(state: RolloutState, event: events.VersionReady) -> RolloutState:
     if not _answers(state, event.effect, events.DeployVersion):
         return state
     ready = _entered(state, Phase.PROGRESSING, f"{state.spec} is ready")
-    return replace(_afresh(ready), ready=True, open=None)
+    return replace(_afresh(ready), open=None)
 
 
 def _failed(state: RolloutState, event: events.VersionFailed) -> RolloutState:
@@ -206,7 +206,7 @@ def _deploy(state: RolloutState, event: events.DeployVersion) -> RolloutState:
 def _set_weight(state: RolloutState, event: events.SetWeight) -> RolloutState:
     steps = state.spec.steps
     due = event.step == state.step + 1 < len(steps) and steps[event.step].set_weight == event.weight
-    if not due or not state.ready or state.open is not None:
+    if not due or state.open is not None:
         raise IllegalMove(f"{state.rollout}: {event.weight} % isn't what comes after step {state.step + 1}")
     reason = f"{event.weight} % is being published"
     return replace(_noted(state, reason), step=event.step, open=event, here_s=0.0, reason=reason)

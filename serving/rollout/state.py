@@ -161,7 +161,6 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     evidence: Evidence
     step: int = -1
     weight: int = 0
-    ready: bool = False
     failure: str = ""
     taken_back: bool = False
     here_s: float = 0.0

@@ -102,17 +102,18 @@ def test_only_time_that_the_gateways_report_on_counts_for_the_bake() -> None:
     run.window(seconds=25, reporting=1)
     run.tick(25)
     assert run.in_phase(Phase.BAKING)
-    run.window(canary=10, seconds=20)
+    run.window(canary=10, seconds=19)
+    assert run.in_phase(Phase.BAKING)
+    run.window(canary=10, seconds=1)
     assert run.in_phase(Phase.SUCCEEDED)
 
 
 def test_a_bake_without_traffic_proves_nothing_and_waits_for_a_person_in_the_end() -> None:
     run = baking()
-    for _ in range(24):
+    for _ in range(71):
         run.window(seconds=10)
     assert run.in_phase(Phase.BAKING)
-    for _ in range(72):
-        run.window(seconds=10)
+    run.window(seconds=10)
     assert run.in_phase(Phase.PAUSED)
     assert "100 more first attempts" in run.state.reason
 
@@ -187,6 +188,12 @@ def test_a_version_that_crashes_again_and_again_is_taken_back_at_any_weight() ->
     assert the(run.failed("crashed 3 times in 20 s"), RollBackNow).reason == "crashed 3 times in 20 s"
 
 
+def test_a_version_that_crashes_while_it_is_promoted_is_taken_back_before_it_has_all_requests() -> None:
+    run = at_first_weight()
+    run.hear(Promote(at=run.at, who="anna"))
+    assert kinds(run.failed("crashed 3 times in 20 s")) == ["RollBackNow"]
+
+
 def test_a_pause_protects_nobody() -> None:
     run = at_first_weight()
     run.hear(Pause(at=run.at, who="anna"))
@@ -213,6 +220,15 @@ def test_missing_figures_pause_and_never_take_back() -> None:
     for _ in range(3600):
         assert run.window(reporting=0) == []
     assert run.in_phase(Phase.PAUSED)
+
+
+def test_missing_figures_pause_the_bake_which_goes_on_where_it_was() -> None:
+    run = baking()
+    run.window(canary=1000, seconds=100)
+    assert the(run.window(reporting=0, seconds=30), PauseNow).cause == "metrics"
+    run.hear(Resume(at=run.at, who="anna"))
+    assert run.window(canary=1, seconds=19) == []
+    assert kinds(run.window(canary=1, seconds=1)) == ["Finish"]
 
 
 def test_a_short_gap_in_the_figures_does_not_pause_but_nothing_goes_up_in_it() -> None:

@@ -20,6 +20,7 @@ from serving.rollout.desired import (
     undone,
 )
 from serving.rollout.events import (
+    Abort,
     ClockTick,
     Event,
     Finish,
@@ -102,6 +103,12 @@ def test_a_version_is_marked_as_rolled_back_before_anything_is_done_about_it() -
     assert desired.rolled_back == {"digits@v2": "rolled back by anna: wrong labels"}
     open_then = [effect for _, effect in undone(folded(start_of(SPEC), Rollback(at=2.0, who="anna")))]
     assert [type(effect) for effect in open_then] == [RollBackNow]
+
+
+def test_a_version_that_a_person_aborted_is_not_marked() -> None:
+    desired = folded(start_of(SPEC), Abort(at=2.0, who="anna"))
+    assert isinstance(desired.rollouts["digits"].open, RollBackNow)
+    assert desired.rolled_back == {}
 
 
 def test_the_mark_goes_only_with_a_persons_new_start() -> None:

@@ -154,12 +154,19 @@ def test_an_answer_with_another_weight_than_asked_for_is_refused() -> None:
         run.hear(WeightApplied(at=run.at, effect=2, generation=1, weight=50, acknowledged=2, gateways=2))
 
 
-@pytest.mark.parametrize(("step", "weight"), [(0, 5), (2, 50), (1, 60), (2, 25), (4, 100), (7, 100), (-3, 25)])
+@pytest.mark.parametrize(("step", "weight"), [(0, 5), (2, 50), (1, 60), (4, 100), (7, 100), (-3, 25)])
 def test_only_the_weight_that_comes_next_can_be_set(step: int, weight: int) -> None:
     run = at_first_weight()
     decision = SetWeight(at=run.at, id=run.state.decided + 1, step=step, version="v2", weight=weight)
     with pytest.raises(IllegalMove):
         apply(run.state, decision)
+
+
+def test_no_weight_is_set_while_another_one_is_on_its_way() -> None:
+    run = Run(rollout_spec(steps="[{setWeight: 5}, {setWeight: 100}]"))
+    run.ready()
+    with pytest.raises(IllegalMove, match="isn't what comes after step 1"):
+        apply(run.state, SetWeight(at=run.at, id=run.state.decided + 1, step=1, version="v2", weight=100))
 
 
 @pytest.mark.parametrize("step", [0, 2, 3, 99])
@@ -193,6 +200,15 @@ def test_a_rollback_is_not_over_while_a_gateway_may_still_send_requests() -> Non
     finish = Finish(at=run.at, id=run.state.decided + 1, outcome="Aborted", remove="v2", reason="")
     with pytest.raises(IllegalMove, match="may still send requests"):
         apply(run.state, finish)
+
+
+def test_only_the_version_that_lost_is_removed() -> None:
+    run = at_first_weight()
+    run.hear(Abort(at=run.at, who="anna"))
+    number = run.state.decided
+    back = apply(run.state, WeightApplied(at=run.at, effect=number, generation=2, weight=0, acknowledged=1, gateways=1))
+    with pytest.raises(IllegalMove, match="v1 stays"):
+        apply(back, Finish(at=run.at, id=number + 1, outcome="Aborted", remove="v1", reason=""))
 
 
 def test_what_is_promoted_is_not_promoted_again_out_of_a_pause() -> None:
