@@ -92,8 +92,14 @@ def undone(desired: DesiredState) -> tuple[tuple[str, Effect], ...]:
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """The bytes for the event log; the same entry always gives the same ones."""
-    return _encoder.encode(entry)
+    """The bytes for the event log; the same entry always gives the same ones.
+
+    Raises ``ValueError`` for an entry that couldn't be read back (a number that is none): it would end every restart.
+    """
+    raw = _encoder.encode(entry)
+    if _entries.decode(raw) != entry:
+        raise ValueError(f"{type(entry.event).__name__} of {entry.rollout} changes when it is written down")
+    return raw
 
 
 def decode_entry(raw: bytes) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -147,3 +148,9 @@ def test_what_is_no_entry_is_refused() -> None:
     for raw in raws:
         with pytest.raises(ValueError, match=r"."):
             decode_entry(raw)
+
+
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), "now", True])
+def test_what_could_not_be_read_back_is_never_written_down(at: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        encode_entry(Entry("digits-1", ClockTick(at=at)))
