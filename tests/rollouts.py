@@ -138,6 +138,12 @@ class Run:
         )
         return self.hear(Observed(at=self.at, observation=observation))
 
+    def windows(self, seconds: float, *, canary: int) -> None:
+        """So long a time in windows of at most 10 s with so many attempts each."""
+        while seconds > 0:
+            self.window(canary=canary, seconds=min(seconds, 10.0))
+            seconds -= 10.0
+
     def in_phase(self, *phases: Phase) -> bool:
         return self.state.phase in phases
 

@@ -149,7 +149,10 @@ def _observed(state: RolloutState, event: events.Observed) -> RolloutState:
         raise IllegalMove(f"{state.rollout}: no window has weight {observation.weight}, {observation.seconds} s")
     in_force = abs(100 * observation.weight - state.weight) < 0.5
     evidence = gathered(state.evidence, observation, here=in_force)
-    watched_s = observation.seconds if state.phase is Phase.BAKING and evidence.complete else 0.0
+    watched = observation.seconds <= UNWATCHED_MAX_S
+    if not watched:  # it only moves the burn rates' windows on
+        evidence = replace(evidence, gap_s=state.evidence.gap_s)
+    watched_s = observation.seconds if watched and state.phase is Phase.BAKING and evidence.complete else 0.0
     return replace(state, evidence=evidence, observed_s=state.observed_s + watched_s)
 
 

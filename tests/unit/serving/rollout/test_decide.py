@@ -87,7 +87,7 @@ def test_after_the_last_step_it_is_promoted_and_bakes_with_the_prior_version_kep
     promotion = the(run.decisions, PublishPromotion)
     assert (promotion.version, promotion.prior) == ("v2", "v1")
     assert [decision.weight for decision in run.decisions if isinstance(decision, SetWeight)] == [5, 25, 100]
-    run.window(canary=1000, seconds=119)
+    run.windows(119, canary=100)
     assert run.in_phase(Phase.BAKING)
     finish = the(run.window(canary=1, seconds=1), Finish)
     assert (finish.outcome, finish.remove) == ("Succeeded", "v1")
@@ -98,7 +98,7 @@ def test_after_the_last_step_it_is_promoted_and_bakes_with_the_prior_version_kep
 
 def test_only_time_that_the_gateways_report_on_counts_for_the_bake() -> None:
     run = baking()
-    run.window(canary=1000, seconds=100)
+    run.windows(100, canary=100)
     run.window(seconds=25, reporting=1)
     run.tick(25)
     assert run.in_phase(Phase.BAKING)
@@ -224,7 +224,7 @@ def test_missing_figures_pause_and_never_take_back() -> None:
 
 def test_missing_figures_pause_the_bake_which_goes_on_where_it_was() -> None:
     run = baking()
-    run.window(canary=1000, seconds=100)
+    run.windows(100, canary=100)
     assert the(run.window(reporting=0, seconds=30), PauseNow).cause == "metrics"
     run.hear(Resume(at=run.at, who="anna"))
     assert run.window(canary=1, seconds=19) == []
@@ -321,6 +321,15 @@ def test_an_hour_that_nobody_watched_ends_no_pause_and_passes_no_deadline() -> N
     run = Run()
     assert run.hear(ClockTick(at=run.at + 3600)) == []
     assert run.in_phase(Phase.STARTING)
+
+
+@pytest.mark.parametrize("reporting", [0, 2])
+def test_a_window_as_long_as_the_controller_was_down_neither_pauses_nor_bakes(reporting: int) -> None:
+    run = baking()
+    run.window(canary=1000, seconds=10)
+    assert run.window(seconds=600, reporting=reporting) == []
+    assert run.in_phase(Phase.BAKING)
+    assert run.window(canary=10, seconds=30) == []
 
 
 def test_a_clock_that_is_put_back_stops_nothing() -> None:
