@@ -10,9 +10,10 @@ from typing import Final
 WEIGHT: Final = 0.2
 """Of the newest batch, in the means."""
 
-BATCH_SHARE: Final = 0.125
-"""How much of the time that a request has left its batch may be expected to take. Behind a batch that is under way, and
-beside another gateway's, it takes four times as long, and there has to be time for another attempt."""
+BATCH_SHARE: Final = 1 / 16
+"""How much of the time that a request was given its batch may be expected to take. Behind a batch that is under way, and
+beside another gateway's, it takes four times as long, and there has to be time for another attempt. It is a share of
+what was given, not of what is left: else a lane that is late would make its batches small, and be later still."""
 
 OVERDUE_FACTOR: Final = 3.0
 OVERDUE_MIN_S: Final = 0.01
@@ -20,19 +21,23 @@ OVERDUE_MIN_S: Final = 0.01
 
 
 class BatchPace:
-    """Means of the last batches. Times in seconds, from sending a batch to its answer."""
+    """Means of the last batches. Times in seconds, unless it says otherwise from sending a batch to its answer."""
 
     __slots__ = ("_batch_s", "_cap", "_row_s")
 
     def __init__(self) -> None:
         self._batch_s = 0.0
         self._row_s = 0.0
-        """For a row, together with its share of what a batch needs anyway."""
+        """That the model computes for a row, together with its share of what a batch needs anyway. Not what a batch waits
+        behind those of other gateways: else the gateway with the smaller batches would think its rows the dearer ones."""
         self._cap: int | None = None
 
-    def returned(self, rows: int, seconds: float) -> None:
+    def returned(self, seconds: float) -> None:
         """A batch was answered, well or not."""
         self._batch_s += WEIGHT * (seconds - self._batch_s)
+
+    def computed(self, rows: int, seconds: float) -> None:
+        """The model has computed so many rows in so much time of its own."""
         self._row_s += WEIGHT * (seconds / rows - self._row_s)
 
     def went_well(self) -> None:
@@ -47,17 +52,17 @@ class BatchPace:
         """
         self._cap = max(1, (rows if self._cap is None else min(rows, self._cap)) >> 1)
 
-    def rows_for(self, left_s: float, *, most: int) -> int:
-        """How many rows a batch shall have whose first request has so much time left."""
+    def rows_for(self, given_s: float, *, most: int) -> int:
+        """How many rows a batch shall have whose first request was given so much time."""
         if self._cap is not None:
             if self._cap >= most:
                 self._cap = None
             else:
                 most = self._cap
-        left_s *= BATCH_SHARE
-        if not self._row_s or most * self._row_s <= left_s:
+        batch_s = given_s * BATCH_SHARE
+        if not self._row_s or most * self._row_s <= batch_s:
             return most
-        return max(1, int(left_s / self._row_s))
+        return max(1, int(batch_s / self._row_s))
 
     def overdue(self, seconds: float) -> bool:
         """Whether a batch that has been under way for so long takes unusually long."""

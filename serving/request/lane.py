@@ -372,8 +372,7 @@ class Lane:
             rows += pending.request.rows
             size += request_bytes(pending.request)
             if not members:
-                left_s = pending.deadline - self._clock.monotonic()
-                rows_max = self._pace.rows_for(left_s, most=limits.max_batch_rows)
+                rows_max = self._pace.rows_for(pending.deadline - pending.since, most=limits.max_batch_rows)
             elif rows > rows_max or size > limits.max_batch_bytes:
                 break
             members.append(pending)
@@ -440,8 +439,7 @@ class Lane:
         if not batch.answer.cancelled():
             error = batch.answer.exception()
             good = bad = 0
-            rows = sum([pending.request.rows for pending in batch.members])
-            self._pace.returned(rows, now - batch.sent)
+            self._pace.returned(now - batch.sent)
             if error is None:
                 good, bad = self._deliver(batch, batch.answer.result())
             elif isinstance(error, RequestError):
@@ -470,6 +468,7 @@ class Lane:
         faults = unfinite(answer.outputs, rows, batched=self._signature.batched) if self._finite else {}
         self.stats.last_wall = self._clock.wall()
         self._pace.went_well()
+        self._pace.computed(sum(rows), answer.compute_s)
         for index, (pending, outputs) in enumerate(zip(members, split(answer.outputs, rows), strict=True)):
             if faults and index in faults:
                 self._end(pending, InvalidAnswer(f"{self.name} gave an invalid answer: {faults[index]}"))
