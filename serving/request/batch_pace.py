@@ -11,8 +11,8 @@ WEIGHT: Final = 0.2
 """Of the newest batch, in the means."""
 
 BATCH_SHARE: Final = 1 / 16
-"""How much of the time that a request was given its batch may be expected to take. Behind a batch that is under way, and
-beside another gateway's, it takes four times as long, and there has to be time for another attempt. It is a share of
+"""How much of the time that a request was given its batch may be expected to take. Behind a batch that is under way and
+beside another gateway's it takes four times as long, and there has to be time for another attempt. It is a share of
 what was given, not of what is left: else a lane that is late would make its batches small, and be later still."""
 
 OVERDUE_FACTOR: Final = 3.0
@@ -28,8 +28,8 @@ class BatchPace:
     def __init__(self) -> None:
         self._batch_s = 0.0
         self._row_s = 0.0
-        """That the model computes for a row, together with its share of what a batch needs anyway. Not what a batch waits
-        behind those of other gateways: else the gateway with the smaller batches would think its rows the dearer ones."""
+        """That the model computes for a row, together with its share of what a batch needs anyway. Waiting behind other
+        gateways' batches isn't in it: else the one with the smaller batches would think its rows the dearer ones."""
         self._cap: int | None = None
 
     def returned(self, seconds: float) -> None:
