@@ -22,6 +22,7 @@ DOCUMENTS = (
     "docs/adr/README.md",
     "docs/api.md",
     "docs/metrics.md",
+    "docs/resilience.md",
     "docs/settings.md",
 )
 SHELL = frozenset({"sh", "bash", "shell"})
