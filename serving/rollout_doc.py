@@ -45,6 +45,9 @@ _HEAD: Final = f"""\
 
 Written by `make docs` from `serving/rollout/spec.py` and `serving/rollout/state.py`; change it there.
 
+**Not there yet.** The core that this page tells of, from the file to the decisions, is written and tested; what carries
+the decisions out and the commands named below come next.
+
 A rollout brings a new version of a model to all requests step by step, and takes it back by itself if something speaks
 against it. A file says how, in words that Argo Rollouts and Flagger use, too:
 
