@@ -49,6 +49,8 @@ PURE = (
     "serving/request/priority.py",
     "serving/request/quantile.py",
     "serving/request/window.py",
+    "serving/rollout/burn_rate.py",
+    "serving/rollout/evidence.py",
     "serving/rollout/scaling.py",
     "serving/routing/table.py",
     "serving/stuck.py",

@@ -1,0 +1,195 @@
+"""How fast a variant uses up the error budget: multi-window, multi-burn-rate alerting. Pure.
+
+**Formula.** An objective of 0.999 leaves a budget of 0.001 bad events an event. The burn rate over a window is the
+share of bad events in it, divided by that budget: at 1 the budget lasts exactly as long as it is meant to. A rule fires
+if the burn rate is over its factor in the long window (it matters) *and* in the short one (it still goes on). Any of
+several rules is enough. Source: The Site Reliability Workbook, chapter 5 "Alerting on SLOs", section 6 and table 5-8
+(https://sre.google/workbook/alerting-on-slos/), which also makes the short window a twelfth of the long one.
+
+The workbook asks for enough *traffic* before a rule may fire. Here ``min_bad`` asks for enough *bad events* in the long
+window: a canary with little traffic that fails all of it is found as soon as it has failed so often, and one unlucky
+request is no alarm.
+
+**Time** is the sum of the observations' seconds, so a replay needs no clock. After a gap, whoever observes tells how
+long it was: an observation without attempts that took so many seconds.
+
+Unlike ``serving.rollout.evidence`` this knows nothing of chance and has no bound on false alarms. It looks at one
+variant: an outage that hits all burns everybody's budget, so judge it ``beside`` stable's.
+"""
+
+from __future__ import annotations
+
+from math import floor
+from typing import Final
+
+import msgspec
+
+from serving.rollout.evidence import Finding, VariantCounts
+
+BUCKETS: Final = 12
+"""A window is so many buckets, and lets go of a whole one at a time: it covers 11 to 12 twelfths of its length."""
+
+MAX_RULES: Final = 8
+"""Bounds the state, which is part of every snapshot of a rollout."""
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What share of events has to be good, for example 0.999."""
+
+    objective: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.objective < 1:
+            raise ValueError(f"objective is {self.objective}, must be between 0 and 1")
+
+    @property
+    def share(self) -> float:
+        """What share of events may be bad."""
+        return 1 - self.objective
+
+
+class BurnRateRule(msgspec.Struct, frozen=True):
+    """Fires if the burn rate is over ``factor`` in both windows. They may be as short as a few observations."""
+
+    long_s: float
+    short_s: float
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.short_s < self.long_s:
+            raise ValueError(f"short_s is {self.short_s}, must be over 0 and under long_s, which is {self.long_s}")
+        if not self.factor > 0:
+            raise ValueError(f"factor is {self.factor}, must be over 0")
+
+
+WORKBOOK_RULES: Final = (BurnRateRule(3600, 300, 14.4), BurnRateRule(21_600, 1800, 6))
+"""The two that page somebody: 2 % of a month's budget in an hour, 5 % in six hours."""
+
+ROLLOUT_RULES: Final = (BurnRateRule(60, 5, 14.4), BurnRateRule(360, 30, 6))
+"""The same factors sixty times as fast: a rollout is over before the workbook's windows are full."""
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """Counts of a twelfth of a window; ``number`` says of which, counted from the start."""
+
+    number: int
+    attempts: int
+    bad: int
+
+
+class Span(msgspec.Struct, frozen=True):
+    """One window. Empty buckets are left out, so there are at most ``BUCKETS``."""
+
+    seconds: float
+    buckets: tuple[Bucket, ...] = ()
+
+    @property
+    def attempts(self) -> int:
+        return sum(bucket.attempts for bucket in self.buckets)
+
+    @property
+    def bad(self) -> int:
+        return sum(bucket.bad for bucket in self.buckets)
+
+
+class BurnRate(msgspec.Struct, frozen=True):
+    """The windows of all rules, their settings, and sums over the whole time. Begin one with ``begun``."""
+
+    budget: Budget
+    rules: tuple[BurnRateRule, ...]
+    min_bad: int
+    spans: tuple[Span, ...]
+    elapsed_s: float = 0.0
+    attempts: int = 0
+    bad: int = 0
+
+
+def begun(budget: Budget, rules: tuple[BurnRateRule, ...] = ROLLOUT_RULES, *, min_bad: int = 10) -> BurnRate:
+    """A burn rate that has seen nothing yet. Raises ValueError if there is no rule, too many, or no floor."""
+    if not 1 <= len(rules) <= MAX_RULES:
+        raise ValueError(f"there are {len(rules)} burn rate rules, must be from 1 to {MAX_RULES}")
+    if min_bad < 1:
+        raise ValueError(f"min_bad is {min_bad}, must be at least 1")
+    lengths = sorted({seconds for rule in rules for seconds in (rule.long_s, rule.short_s)})
+    return BurnRate(budget, rules, min_bad, tuple(Span(seconds) for seconds in lengths))
+
+
+def counted(state: BurnRate, counts: VariantCounts, seconds: float) -> BurnRate:
+    """The state after ``seconds`` more in which a variant had these counts. They belong to the end of that time."""
+    if not seconds >= 0:
+        raise ValueError(f"an observation took {seconds} s, must be 0 or more")
+    elapsed = state.elapsed_s + seconds
+    return msgspec.structs.replace(
+        state,
+        spans=tuple(_later(span, counts, elapsed) for span in state.spans),
+        elapsed_s=elapsed,
+        attempts=state.attempts + counts.attempts,
+        bad=state.bad + counts.bad,
+    )
+
+
+def budget_left(state: BurnRate) -> float | None:
+    """The share of the budget of all attempts so far that isn't used up, below 0 if it is overdrawn; None without any.
+
+    It is the budget of the traffic that there was, not of a month: a rollout has no month.
+    """
+    return 1 - state.bad / (state.attempts * state.budget.share) if state.attempts else None
+
+
+def burning(state: BurnRate, *, beside: BurnRate | None = None) -> Finding:
+    """Does the variant burn its budget too fast by any rule?
+
+    ``beside`` is stable's, with the same rules. If it fires, too, then nothing can be said about the canary alone: what
+    is worse about it, relative evidence tells.
+    """
+    what = "burn_rate"
+    rule, long_rate, short_rate = max(
+        ((rule, *_rates(state, rule)) for rule in state.rules),
+        key=lambda found: (_fires(state, found[0]), min(found[1:]) / found[0].factor),
+    )
+    if not any(_span(state, rule.long_s).attempts for rule in state.rules):
+        longest = max(rule.long_s for rule in state.rules)
+        return Finding("no_data", what, f"no first attempts in the last {longest:g} s", None, rule.factor)
+    value = float(f"{min(long_rate, short_rate):.6g}")
+    bad = _span(state, rule.long_s).bad
+    why = (
+        f"the budget burns at {long_rate:.3g} times its rate over {rule.long_s:g} s "
+        f"and {short_rate:.3g} times over {rule.short_s:g} s (both over {rule.factor:g} is too fast; {bad} bad events)"
+    )
+    if not _fires(state, rule):
+        if value > rule.factor:
+            why += f", but {state.min_bad} are needed to judge"
+        return Finding("good", what, why, value, rule.factor)
+    if beside is not None and any(_fires(beside, other) for other in beside.rules):
+        return Finding("no_data", what, f"{why}, but stable's does so too: that is not the canary", value, rule.factor)
+    return Finding("bad", what, why, value, rule.factor)
+
+
+def _later(span: Span, counts: VariantCounts, elapsed: float) -> Span:
+    now = floor(elapsed * BUCKETS / span.seconds)
+    buckets = tuple(bucket for bucket in span.buckets if bucket.number > now - BUCKETS)
+    if counts.attempts or counts.bad:
+        attempts, bad = counts.attempts, counts.bad
+        if buckets and buckets[-1].number == now:
+            attempts, bad = attempts + buckets[-1].attempts, bad + buckets[-1].bad
+            buckets = buckets[:-1]
+        buckets = (*buckets, Bucket(now, attempts, bad))
+    return Span(span.seconds, buckets)
+
+
+def _span(state: BurnRate, seconds: float) -> Span:
+    return next(span for span in state.spans if span.seconds == seconds)
+
+
+def _rates(state: BurnRate, rule: BurnRateRule) -> tuple[float, float]:
+    long_span, short_span = _span(state, rule.long_s), _span(state, rule.short_s)
+    return _rate(long_span, state.budget), _rate(short_span, state.budget)
+
+
+def _rate(span: Span, budget: Budget) -> float:
+    """A window without attempts burns nothing."""
+    return span.bad / span.attempts / budget.share if span.attempts else 0.0
+
+
+def _fires(state: BurnRate, rule: BurnRateRule) -> bool:
+    return min(_rates(state, rule)) > rule.factor and _span(state, rule.long_s).bad >= state.min_bad

@@ -1,0 +1,161 @@
+"""The error budget: both windows have to burn, few bad events are no alarm, and what everybody burns is nobody's."""
+
+from __future__ import annotations
+
+from math import nan
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.rollout.burn_rate import (
+    BUCKETS,
+    WORKBOOK_RULES,
+    Budget,
+    BurnRate,
+    BurnRateRule,
+    begun,
+    budget_left,
+    burning,
+    counted,
+)
+from serving.rollout.evidence import VariantCounts
+
+RULE = BurnRateRule(long_s=12, short_s=3, factor=10)
+
+
+def started(*rules: BurnRateRule, min_bad: int = 5) -> BurnRate:
+    return begun(Budget(0.99), rules or (RULE,), min_bad=min_bad)
+
+
+def ticks(state: BurnRate, count: int, *, attempts: int = 10, bad: int = 0, seconds: float = 0.25) -> BurnRate:
+    for _ in range(count):
+        state = counted(state, VariantCounts(attempts, bad), seconds)
+    return state
+
+
+def test_a_variant_that_burns_in_both_windows_is_bad_and_says_so_in_a_sentence() -> None:
+    found = burning(ticks(started(), 40, bad=2))
+    assert (found.kind, found.value, found.threshold) == ("bad", 20, 10)
+    assert "20 times its rate over 12 s and 20 times over 3 s" in found.why
+
+
+def test_a_variant_within_its_budget_is_good() -> None:
+    state = ticks(started(), 200, attempts=100, bad=1)
+    assert burning(state).kind == "good"
+    assert burning(state).value == pytest.approx(1)
+
+
+def test_what_is_over_does_not_fire_any_more() -> None:
+    """The short window is what tells: the long one still remembers the burst."""
+    state = ticks(started(), 20, bad=10)
+    assert burning(state).kind == "bad"
+    state = ticks(state, 13)
+    assert burning(state).kind == "good"
+
+
+def test_a_burst_that_is_small_beside_the_long_window_does_not_fire() -> None:
+    state = ticks(started(), 44, attempts=100)
+    assert burning(ticks(state, 2, attempts=100, bad=60)).kind == "good"
+
+
+def test_few_bad_events_are_no_alarm_however_little_traffic_there_is() -> None:
+    state = ticks(started(), 4, attempts=1, bad=1)
+    assert burning(state).kind == "good"
+    assert "5 are needed" in burning(state).why
+    assert burning(ticks(state, 1, attempts=1, bad=1)).kind == "bad"
+
+
+def test_no_traffic_is_no_data() -> None:
+    assert burning(started()).kind == "no_data"
+    assert burning(ticks(started(), 100, attempts=0)).kind == "no_data"
+
+
+def test_old_events_are_let_go() -> None:
+    state = ticks(ticks(started(), 20, bad=10), 1, attempts=0, seconds=13)
+    assert burning(state).kind == "no_data"
+    assert burning(ticks(state, 48)).value == 0
+
+
+def test_any_of_several_rules_is_enough() -> None:
+    slow = BurnRateRule(long_s=60, short_s=6, factor=2)
+    leaking = ticks(started(RULE, slow), 200, attempts=20, bad=1)
+    assert burning(leaking).kind == "bad"
+    assert burning(leaking).threshold == 2
+    assert burning(ticks(started(RULE), 200, attempts=20, bad=1)).kind == "good"
+
+
+def test_what_stable_burns_as_well_is_not_the_canarys_doing() -> None:
+    failing, well = ticks(started(), 40, bad=3), ticks(started(), 40)
+    assert burning(failing, beside=well).kind == "bad"
+    shared = burning(failing, beside=ticks(started(), 40, attempts=200, bad=50))
+    assert shared.kind == "no_data"
+    assert "stable's does so too" in shared.why
+    assert burning(well, beside=failing).kind == "good"
+
+
+def test_windows_of_a_second_work_with_observations_of_a_quarter() -> None:
+    quick = BurnRateRule(long_s=2, short_s=0.5, factor=10)
+    state = ticks(started(quick), 3, bad=2)
+    assert burning(state).kind == "bad"
+    assert burning(ticks(state, 3)).kind == "good"
+
+
+def test_the_budget_that_is_left_is_that_of_all_traffic_so_far() -> None:
+    assert budget_left(started()) is None
+    assert budget_left(ticks(started(), 10, attempts=100)) == 1
+    assert budget_left(ticks(started(), 10, attempts=200, bad=1)) == pytest.approx(0.5)
+    assert budget_left(ticks(started(), 10, attempts=100, bad=3)) == pytest.approx(-2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9), st.floats(0, 30)), max_size=60))
+def test_a_state_is_bounded_and_survives_json_to_the_last_bit(windows: list[tuple[int, int, float]]) -> None:
+    state = started(RULE, BurnRateRule(40, 12, 3))
+    for attempts, bad, seconds in windows:
+        state = counted(state, VariantCounts(attempts + bad, bad), seconds)
+    assert msgspec.json.decode(msgspec.json.encode(state), type=BurnRate) == state
+    assert [span.seconds for span in state.spans] == [3, 12, 40]  # 12 s serve both rules
+    assert all(len(span.buckets) <= BUCKETS for span in state.spans)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9), st.sampled_from([0.25, 1.0, 5.0])), max_size=60))
+def test_a_window_has_what_a_plain_sum_over_its_buckets_has(windows: list[tuple[int, int, float]]) -> None:
+    state, now = started(), 0.0
+    seen: list[tuple[float, int, int]] = []
+    for attempts, bad, seconds in windows:
+        now += seconds
+        seen.append((now, attempts + bad, bad))
+        state = counted(state, VariantCounts(attempts + bad, bad), seconds)
+    for span in state.spans:
+        step = span.seconds / BUCKETS
+        since = (now // step - BUCKETS + 1) * step
+        assert span.attempts == sum(attempts for at, attempts, _ in seen if at >= since)
+        assert span.bad == sum(bad for at, _, bad in seen if at >= since)
+
+
+def test_a_month_of_observations_keeps_the_state_small() -> None:
+    state = begun(Budget(0.999), WORKBOOK_RULES)
+    state = ticks(state, 2000, attempts=1000, bad=1, seconds=1296)
+    assert len(msgspec.json.encode(state)) < 3000
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Budget(1.0),
+        lambda: Budget(0.0),
+        lambda: BurnRateRule(5, 5, 1),
+        lambda: BurnRateRule(5, 0, 1),
+        lambda: BurnRateRule(5, 1, 0),
+        lambda: BurnRateRule(5, nan, 1),
+        lambda: begun(Budget(0.99), ()),
+        lambda: begun(Budget(0.99), (RULE,) * 9),
+        lambda: begun(Budget(0.99), (RULE,), min_bad=0),
+        lambda: ticks(started(), 1, seconds=-1),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: object) -> None:
+    assert callable(wrong)
+    with pytest.raises(ValueError, match="must be"):
+        wrong()
