@@ -82,10 +82,13 @@ resilience: env models ## hurt a whole system under load and print what held (AR
 	@$(BIN)/python -m loadtests.resilience --store $(STORE) $(ARGS)
 
 # Written beside and moved: a generator that fails leaves the page as it was.
-docs: env ## write docs/settings.md and its JSON Schema from serving/settings.py
+docs: env ## write docs/settings.md, docs/rollouts.md and their JSON Schemas from the types
 	@$(BIN)/python -m serving.settings_doc >docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 	@$(BIN)/python -m serving.settings_doc --schema >docs/settings.schema.json.new \
 	    && mv docs/settings.schema.json.new docs/settings.schema.json
+	@$(BIN)/python -m serving.rollout_doc >docs/rollouts.md.new && mv docs/rollouts.md.new docs/rollouts.md
+	@$(BIN)/python -m serving.rollout_doc --schema >docs/rollout.schema.json.new \
+	    && mv docs/rollout.schema.json.new docs/rollout.schema.json
 
 # Written beside the lock and moved over it only when it is fit for every machine: no local build of torch,
 # no CUDA packages. pip must be able to find a CPU build of torch here.

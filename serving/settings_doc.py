@@ -42,7 +42,7 @@ Beyond it, the ports must differ, every gateway needs one of its own, and `stabl
 """
 _TABLE: Final = "| Setting | Type | Default | Unit | Meaning |\n|---|---|---|---|---|\n"
 _UNITS: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "bytes": "bytes", "rows": "rows"}
-_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _CHOICE: Final = re.compile(r"\^\((\w+(?:\|\w+)+)\)\$")
 
 _TAG_MEANING: Final = "Says which kind of entry this is."
@@ -74,12 +74,16 @@ class Section(NamedTuple):
 
 def settings_schema() -> Schema:
     """The JSON Schema of the settings."""
-    return {"$schema": _DIALECT, **msgspec.json.schema(Settings)}
+    return {"$schema": DIALECT, **msgspec.json.schema(Settings)}
 
 
 def sections() -> list[Section]:
     """All settings: the outermost, then struct by struct."""
-    schema = settings_schema()
+    return sections_of(settings_schema())
+
+
+def sections_of(schema: Schema) -> list[Section]:
+    """The same of any struct's schema."""
     return list(_sections(schema["$defs"], schema["$ref"], path="", meaning=""))
 
 
@@ -191,7 +195,10 @@ def _text_type(schema: Schema) -> str:
 def _number_type(schema: Schema) -> str:
     kind, low, above = schema["type"], schema.get("minimum"), schema.get("exclusiveMinimum")
     lower = f" above {above}" if above is not None else f" from {low}" if low is not None else ""
-    return f"{kind}{lower} to {schema['maximum']}" if "maximum" in schema else f"{kind}{lower}"
+    upper = f" to {schema['maximum']}" if "maximum" in schema else ""
+    if "exclusiveMaximum" in schema:
+        upper = f" and under {schema['exclusiveMaximum']:g}"
+    return f"{kind}{lower}{upper}"
 
 
 if __name__ == "__main__":

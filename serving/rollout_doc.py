@@ -1,0 +1,148 @@
+"""Writes docs/rollouts.md, and the rollout file's JSON Schema, from the types and the table of a rollout. Pure.
+
+``python -m serving.rollout_doc`` prints the page, with ``--schema`` the schema; ``make docs`` writes both. Not here:
+what a key means; its own description in ``serving.rollout.spec`` says so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from serving.rollout.events import ClockTick, Observed, VersionFailed, VersionGone, VersionReady, WeightApplied
+from serving.rollout.spec import DURATION_PATTERN, RolloutSpec
+from serving.rollout.state import OVER, TABLE, Phase
+from serving.settings_doc import DIALECT, Schema, Section, Setting, sections_of
+
+EXAMPLE: Final = """\
+model: digits
+version: v2                # the canary
+from: v1                   # refused if another version is stable
+steps:
+  - {setWeight: 5}         # percent of the requests
+  - {pause: {duration: 60s}}
+  - {setWeight: 25}
+  - {pause: {}}            # until `holdfast rollout resume`
+  - {setWeight: 100}
+analysis:
+  alpha: 0.01
+  minAttempts: 100
+  latencyObjective: 250ms
+  slo: {objective: 0.999, burnRates: [{long: 5m, short: 30s, factor: 14.4}], minBadEvents: 10}
+  invalidMax: 0.01
+  shadow: {agreement: 0.95, minCompared: 100}
+progressDeadline: 10m
+bake: {duration: 10m}
+onBreach: rollback
+"""
+
+_HEAD: Final = f"""\
+# Rollouts
+
+Written by `make docs` from `serving/rollout/spec.py` and `serving/rollout/state.py`; change it there.
+
+A rollout brings a new version of a model to all requests step by step, and takes it back by itself if something speaks
+against it. A file says how, in words that Argo Rollouts and Flagger use, too:
+
+```yaml
+{EXAMPLE}```
+
+Only `model`, `version` and `steps` are required. Durations are whole numbers with a unit: `500ms`, `30s`, `5m`, `1h`. A
+file with a mistake is refused before anything happens, with the line and the key; `holdfast rollout lint` tells all
+mistakes at once. [rollout.schema.json](rollout.schema.json) is the JSON Schema, for editors. Beyond it, weights only go
+up, the first step is a weight and the last weight is 100.
+
+## What happens
+
+1. The version is checked, deployed, and has to pass its golden test. Until it is ready it gets no requests.
+2. Each `setWeight` gives it so many percent of the requests. It gets the next weight, or is promoted, when all pauses
+   between are over, it has had `minAttempts` at this weight, all gateways report, and nothing speaks against it.
+3. After the last step it is promoted: it is the stable version. The prior version stays deployed and warm while it
+   bakes, and is ended after that.
+
+Whatever speaks against it takes it back, also in a pause and in the bake (with `onBreach: pause` the weight stays and a
+person decides, unless the version never became ready):
+
+- **relative**: more of the bad first attempts are its own than its weight explains, at `alpha`. An outage that hits
+  both versions alike says nothing.
+- **burn_rate**: it uses up the error budget too fast, and the stable version doesn't.
+- **validity**: its answers break its signature more often than `invalidMax`.
+- **agreement**: mirrored answers agree less often than `shadow.agreement`.
+- **ready**, **version**: it wasn't ready by the deadline, failed its golden test, or crashes again and again.
+
+Figures that are missing never take it back: after `metricsTimeout` the rollout pauses. It pauses, too, if it doesn't
+come to `minAttempts` by `progressDeadline`. A resume after a pause for a breach forgives: evidence starts from nothing.
+Time in which no controller watched counts for 30 s at most.
+
+A version that was rolled back is marked so, and gets no requests until a person starts a rollout of it again. One that
+a person aborted isn't marked.
+
+## Phases
+
+"""
+_AFTER_DIAGRAM: Final = """
+`Pause`, `Resume`, `Promote`, `Abort` and `Rollback` are what a person says, `VersionReady` and `WeightApplied` what is
+seen of the world, the others are decisions. What has no arrow is refused, and the refusal says what is possible.
+"""
+_TABLE_HEAD: Final = "| Key | Type | Default | Meaning |\n|---|---|---|---|\n"
+_HEARD: Final = (ClockTick, Observed, VersionReady, VersionFailed, WeightApplied, VersionGone)
+
+
+def rollout_schema() -> Schema:
+    """The JSON Schema of a rollout file."""
+    return {"$schema": DIALECT, "title": "Holdfast rollout", **msgspec.json.schema(RolloutSpec)}
+
+
+def schema_text() -> str:
+    """The text of docs/rollout.schema.json."""
+    return json.dumps(rollout_schema(), indent=2) + "\n"
+
+
+def rollout_page() -> str:
+    """The text of docs/rollouts.md."""
+    keys = "".join(map(_section_text, sections()))
+    return f"{_HEAD}```mermaid\n{diagram()}```\n{_AFTER_DIAGRAM}\n## The file\n{keys}"
+
+
+def sections() -> list[Section]:
+    """All keys: the outermost, then struct by struct."""
+    return [
+        section._replace(settings=tuple(map(_readable, section.settings))) for section in sections_of(rollout_schema())
+    ]
+
+
+def diagram() -> str:
+    """The table of moves as a Mermaid state diagram. What is only heard, and leads nowhere else, has no arrow."""
+    lines = [f"    {source} --> {target}: {label}" for source, target, label in _arrows()]
+    ends = [f"    {phase.value} --> [*]" for phase in Phase if phase in OVER]
+    return "\n".join(["stateDiagram-v2", "    [*] --> Pending: Start", *lines, *ends]) + "\n"
+
+
+def _arrows() -> Iterator[tuple[str, str, str]]:
+    for phase, moves in TABLE.items():
+        labels: dict[Phase, list[str]] = {}
+        for kind, targets in moves.items():
+            for target in targets:
+                if target is not phase or kind not in _HEARD:
+                    labels.setdefault(target, []).append(kind.__name__)
+        for target, names in labels.items():
+            yield phase.value, target.value, ", ".join(names)
+
+
+def _readable(setting: Setting) -> Setting:
+    return setting._replace(type=setting.type.replace(f"`{DURATION_PATTERN.strip('^$')}`", "duration"))
+
+
+def _section_text(section: Section) -> str:
+    title = f"`{section.path}`" if section.path else "At the top level"
+    meaning = f"{section.meaning}\n\n" if section.meaning else ""
+    rows = [f"| `{key.path}` | {key.type} | {key.default} | {key.meaning} |\n" for key in section.settings]
+    return f"\n### {title}\n\n{meaning}{_TABLE_HEAD}{''.join(rows)}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema_text() if "--schema" in sys.argv[1:] else rollout_page())
