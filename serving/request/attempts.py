@@ -23,11 +23,13 @@ from serving.request.budget import RetryBudget
 from serving.request.failures import failure_of
 from serving.request.lane import Lane, Pending
 from serving.request.quantile import Quantiles
+from serving.request.trial import Trial
 
 BACKOFF_MIN_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.25
 SMALLEST_ATTEMPT_S: Final = 0.001
 """Time below which another attempt isn't worth its costs."""
+ATTEMPT_SHARE: Final = 0.5
 HEDGE_QUANTILE: Final = 0.95
 
 
@@ -50,19 +52,57 @@ def retry_limits(settings: RetrySettings) -> RetryLimits:
 
 
 class Exchange:
-    """One request on its way: what it asks, until when, and what has happened to it so far."""
+    """One request on its way: what it asks, until when, and what has happened to it so far.
 
-    __slots__ = ("attempts", "deadline", "has_fallback", "held_against", "request", "waited_s")
+    Attempts at the version that is asked now may last ``until``; each has a ``share`` of the time left, if something
+    may come after it.
+    """
 
-    def __init__(self, request: InferenceRequest, deadline: float, *, has_fallback: bool = False) -> None:
+    __slots__ = (
+        "attempts",
+        "deadline",
+        "has_fallback",
+        "held_against",
+        "request",
+        "share",
+        "since",
+        "sticky_key",
+        "trial",
+        "until",
+        "waited_s",
+    )
+
+    def __init__(
+        self,
+        request: InferenceRequest,
+        deadline: float,
+        *,
+        has_fallback: bool = False,
+        sticky_key: bytes | None = None,
+    ) -> None:
         self.request = request
-        self.deadline = deadline
+        self.deadline = self.until = deadline
         self.has_fallback = has_fallback
+        self.sticky_key = sticky_key
+        self.share = ATTEMPT_SHARE
         self.attempts = 0
+        self.since = 0.0
+        """When the version was asked first."""
         self.waited_s = 0.0
         self.held_against = False
         """Whether the version's breaker has heard of a failure of this request: it hears of one at most, so that a
         request that no model can answer doesn't count as many times as it was tried."""
+        self.trial: Trial | None = None
+        """Wants to hear how the next attempt ends."""
+
+    def start_again(self, now: float, *, share: float) -> None:
+        """Another version will be asked, for all of the time that is left; nothing of this is held against that one."""
+        self.until = self.deadline
+        self.share = share
+        self.since = now
+        self.waited_s = 0.0
+        self.held_against = False
+        self.trial = None
 
 
 @dataclass(slots=True)
@@ -101,12 +141,28 @@ class Attempts:
         """The version's outputs. Raises the ``RequestError`` of the last attempt, always by the deadline."""
         exchange.attempts = 0
         try:
-            return await self._attempt(exchange, None)
+            return await (
+                self._attempt(exchange, None) if exchange.trial is None else self._tried(exchange, exchange.trial)
+            )
         except _Failed as failed:
             if self._limits.attempts == 1 or not failure_of(failed.error).retryable:
                 raise failed.error from None
             first = failed
         return await self._retry(exchange, first)
+
+    async def _tried(self, exchange: Exchange, trial: Trial) -> Tensors:
+        """The first attempt, and word of how it ended to those who compare versions."""
+        exchange.trial = None
+        try:
+            outputs = await self._attempt(exchange, None)
+        except _Failed as failed:
+            trial.failed(failed.error)
+            raise
+        except asyncio.CancelledError:
+            trial.cancelled(self._monotonic())
+            raise
+        trial.answered(self._monotonic())
+        return outputs
 
     async def _retry(self, exchange: Exchange, first: _Failed) -> Tensors:
         """Further attempts. tenacity is shown the first failure as its own first attempt's."""
@@ -137,7 +193,7 @@ class Attempts:
         """Whether to give up. Only what isn't given up for another reason costs the budget a token."""
         if state.attempt_number >= self._limits.attempts:
             return True
-        if self._monotonic() + SMALLEST_ATTEMPT_S >= exchange.deadline:
+        if self._monotonic() + SMALLEST_ATTEMPT_S >= exchange.until:
             return True
         if self.budget.spend():
             return False
@@ -150,7 +206,7 @@ class Attempts:
         if failed is not None and failed.replica_id is not None and self.lane.has_other(failed.replica_id):
             return 0.0
         pause_s = min(BACKOFF_MIN_S * 4.0 ** (state.attempt_number - 1), BACKOFF_MAX_S) * (0.5 + self._random())
-        return max(0.0, min(pause_s, exchange.deadline - self._monotonic()))
+        return max(0.0, min(pause_s, exchange.until - self._monotonic()))
 
     async def _attempt(self, exchange: Exchange, avoid: str | None) -> Tensors:
         """One attempt. When the caller goes away, so does the work."""
@@ -192,11 +248,11 @@ class Attempts:
         """Not all the time that is left, if there could be another attempt or a fallback behind this one."""
         limits = self._limits
         if exchange.attempts >= limits.attempts and not exchange.has_fallback:
-            return exchange.deadline
+            return exchange.until
         now = self._monotonic()
-        share_s = 0.5 * (exchange.deadline - now)
+        share_s = exchange.share * (exchange.until - now)
         if limits.attempt_timeout_s is not None:
-            share_s = min(exchange.deadline - now, limits.attempt_timeout_s)
+            share_s = min(exchange.until - now, limits.attempt_timeout_s)
         return now + share_s
 
     def _as_attempt(self, error: RequestError, exchange: Exchange) -> RequestError:

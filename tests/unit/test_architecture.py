@@ -48,8 +48,12 @@ PURE = (
     "serving/request/outlier.py",
     "serving/request/priority.py",
     "serving/request/quantile.py",
+    "serving/request/sticky.py",
+    "serving/request/trial.py",
     "serving/request/window.py",
     "serving/rollout/scaling.py",
+    "serving/routing/outcomes.py",
+    "serving/routing/split.py",
     "serving/routing/table.py",
     "serving/stuck.py",
 )
