@@ -7,8 +7,11 @@ carrying it over HTTP (``serving.ingress.information``).
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict
 from typing import Any
+
+import msgspec
 
 from serving.cache.tiers import PredictionCache
 from serving.clock import Clock
@@ -43,9 +46,31 @@ def _model(gateway: Gateway, name: str, plan: ModelPlan | None, versions: dict[s
     route = gateway.table.models.get(name)
     return {
         "stable": None if route is None else route.stable,
+        "canary": _canary(gateway, name),
         "admission": None if plan is None else plan.admission.status(),
         "fallback": [] if plan is None else _chain(plan),
         "versions": versions,
+    }
+
+
+def _canary(gateway: Gateway, model: str) -> dict[str, Any] | None:
+    """The latest one, and how first attempts of requests that were thrown between it and the stable version ended."""
+    outcomes = gateway.collect_outcomes(model, keys_from=sys.maxsize)
+    if outcomes is None:
+        return None
+    route = gateway.table.models.get(model)
+    split = None if route is None else route.split
+    return {
+        "version": outcomes.canary,
+        "epoch": outcomes.epoch,
+        "weight": outcomes.weight,
+        "ended": outcomes.ended,
+        "fault": outcomes.fault or None,
+        "stickiness": None if split is None else split.stickiness,
+        "objective_s": None if split is None else split.objective_s,
+        "weights": [msgspec.to_builtins(at) for at in outcomes.weights],
+        "bad_keys": outcomes.next_key,
+        "keys_full": outcomes.keys_full,
     }
 
 

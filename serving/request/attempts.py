@@ -23,6 +23,7 @@ from serving.request.budget import RetryBudget
 from serving.request.failures import failure_of
 from serving.request.lane import Lane, Pending, Share
 from serving.request.quantile import Quantiles
+from serving.request.trial import Trial
 
 BACKOFF_MIN_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.25
@@ -55,7 +56,11 @@ def retry_limits(settings: RetrySettings) -> RetryLimits:
 
 
 class Exchange:
-    """One request on its way: what it asks, until when, and what has happened to it so far."""
+    """One request on its way: what it asks, until when, and what has happened to it so far.
+
+    Attempts at the version that is asked now may last ``until``: to the deadline, or less long if another version is to
+    be asked after this one.
+    """
 
     __slots__ = (
         "attempts",
@@ -65,14 +70,28 @@ class Exchange:
         "overdue",
         "pause_s",
         "request",
+        "since",
+        "sticky_key",
+        "trial",
         "unheard",
+        "until",
         "waited_s",
     )
 
-    def __init__(self, request: InferenceRequest, deadline: float, *, has_fallback: bool = False) -> None:
+    def __init__(
+        self,
+        request: InferenceRequest,
+        deadline: float,
+        *,
+        has_fallback: bool = False,
+        sticky_key: bytes | None = None,
+    ) -> None:
         self.request = request
-        self.deadline = deadline
+        self.deadline = self.until = deadline
         self.has_fallback = has_fallback
+        self.sticky_key = sticky_key
+        self.since = 0.0
+        """When the version was asked first."""
         self.attempts = 0
         self.waited_s = 0.0
         self.pause_s = 0.0
@@ -85,6 +104,15 @@ class Exchange:
         self.unheard: tuple[Ticket, float] | None = None
         """A failed attempt of which the breaker hears only if no further one succeeds, and how long it took: where one
         replica of several is bad, it is for ejection to judge, and the version still answers."""
+        self.trial: Trial | None = None
+        """Wants to hear how the next attempt ends."""
+
+    def start_again(self, now: float) -> None:
+        """Another version will be asked, for all of the time that is left."""
+        self.until = self.deadline
+        self.since = now
+        self.waited_s = 0.0
+        self.trial = None
 
 
 @dataclass(slots=True)
@@ -129,6 +157,8 @@ class Attempts:
         self.stats.under_way += 1
         try:
             try:
+                if exchange.trial is not None:
+                    return await self._tried(exchange, exchange.trial)
                 return await self._attempt(exchange, None)
             except _Failed as failed:
                 if self._limits.attempts == 1 or not failure_of(failed.error).retryable:
@@ -149,6 +179,20 @@ class Attempts:
         if exchange.unheard is not None:
             exchange.unheard[0].ignored()  # has no effect on one that has been told already
             exchange.unheard = None
+
+    async def _tried(self, exchange: Exchange, trial: Trial) -> Tensors:
+        """The first attempt, and word of how it ended to those who compare versions."""
+        exchange.trial = None
+        try:
+            outputs = await self._attempt(exchange, None)
+        except _Failed as failed:
+            trial.failed(failed.error)
+            raise
+        except asyncio.CancelledError:
+            trial.cancelled(self._monotonic())
+            raise
+        trial.answered(self._monotonic())
+        return outputs
 
     async def _retry(self, exchange: Exchange, first: _Failed) -> Tensors:
         """Further attempts. tenacity is shown the first failure as its own first attempt's."""
@@ -201,8 +245,8 @@ class Attempts:
 
     def _until(self, exchange: Exchange) -> float:
         """When attempts have to be over: at the deadline, or a little before if something else may answer then."""
-        if not exchange.has_fallback:
-            return exchange.deadline
+        if exchange.until < exchange.deadline or not exchange.has_fallback:
+            return exchange.until
         now = self._monotonic()
         return now + (1.0 - FALLBACK_SHARE) * (exchange.deadline - now)
 
@@ -212,7 +256,8 @@ class Attempts:
         pending: Pending | None = None
         ticket: Ticket | None = None
         outcome = Internal.code
-        share = self._share if exchange.attempts < self._limits.attempts else None
+        bounded = exchange.attempts < self._limits.attempts and exchange.until == exchange.deadline
+        share = self._share if bounded else None
         try:
             ticket = self.breaker.admit()
             pending = self.lane.submit(exchange.request, self._until(exchange), avoid=avoid, share=share)

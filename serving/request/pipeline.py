@@ -32,11 +32,13 @@ from serving.protocol.decode import RequestDecoder
 from serving.protocol.encode import EncodedBody, encode_infer
 from serving.request.admission import Admission, Permit
 from serving.request.attempts import Attempts, Exchange
+from serving.request.canary import Throws
 from serving.request.deadline import budget_s
 from serving.request.failures import failure_of
 from serving.request.lane import Lane
 from serving.request.memory import Memory
 from serving.request.priority import priority_of
+from serving.request.sticky import sticky_key_of
 
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
@@ -47,7 +49,7 @@ NO_VERSION: Final = ("", "")
 
 
 class InferCall(NamedTuple):
-    """An inference request as it arrived; ``timeout`` (microseconds) and ``priority`` are its headers."""
+    """An inference request as it arrived; the last three are headers of it, ``timeout`` in microseconds."""
 
     model: str
     version: str | None
@@ -55,6 +57,7 @@ class InferCall(NamedTuple):
     json_length: int | None = None
     timeout: str | None = None
     priority: str | None = None
+    sticky_key: bytes | None = None
 
 
 class ServedVersion(NamedTuple):
@@ -69,11 +72,19 @@ class ServedVersion(NamedTuple):
     deterministic: bool = False
 
 
+class Canary(NamedTuple):
+    """A version that gets a part of the stable one's calls. ``alone``: it gets all of them."""
+
+    served: ServedVersion
+    throws: Throws
+    alone: bool
+
+
 class Plan(NamedTuple):
     """How calls for a model, or for one version of it, are answered here; times in seconds.
 
     ``served`` is None if no version of it can be asked now. A call that names a version is ``pinned``: it is answered
-    by that version or not at all, so it has no ``chain`` and no ``memory``.
+    by that version or not at all, so it has no ``chain``, no ``memory`` and no ``canary``.
     """
 
     key: tuple[str, str]
@@ -84,6 +95,7 @@ class Plan(NamedTuple):
     chain: Chain | None = None
     memory: Memory | None = None
     pinned: bool = False
+    canary: Canary | None = None
 
 
 class Router(Protocol):
@@ -145,11 +157,14 @@ class Pipeline:
             request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
             deadline = arrived + budget_s(request.parameters, call.timeout, default_s=plan.timeout_s)
             priority = priority_of(request.parameters, call.priority)
+            sticky_key = sticky_key_of(request.parameters, call.sticky_key)
             given = fresh_from_memory(plan, request)
             if given is None:
-                exchange = Exchange(request, deadline, has_fallback=bool(plan.chain))
+                exchange = Exchange(request, deadline, has_fallback=bool(plan.chain), sticky_key=sticky_key)
                 permit = admit_now(plan, priority, deadline) or await admit_in_turn(plan, priority, deadline)
                 given = await self._answer(plan, exchange, permit)
+                if plan.canary is not None and given.origin is None:
+                    key = given.model, given.version
             body = encode_infer(_response(given, request), request)
             origin = given.origin
             outcome = OK if origin is None or origin.reason is None else DEGRADED
@@ -167,20 +182,11 @@ class Pipeline:
         """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""
         if isinstance(permit, Overloaded):
             return await fall_back(plan, exchange, permit)
-        admitted = self._monotonic()
-        served = plan.served
+        exchange.since = self._monotonic()
         try:
-            try:
-                if served is None:
-                    raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
-                outputs = await served.attempts.answer(exchange)
-            except RequestError:
-                served = self._moved(plan, exchange)
-                if served is None:
-                    raise
-                outputs = await served.attempts.answer(exchange)
+            served, outputs = await self._ask(plan, exchange)
         except RequestError as error:
-            took_s = self._monotonic() - admitted
+            took_s = self._monotonic() - exchange.since
             try:
                 return await fall_back(plan, exchange, error)
             finally:
@@ -189,12 +195,33 @@ class Pipeline:
                 elif isinstance(error, _TOO_MUCH) and (exchange.overdue or not isinstance(error, _TOO_LATE)):
                     permit.dropped()
         else:
-            permit.succeeded(took_s=self._monotonic() - admitted, waited_s=exchange.waited_s)
+            if plan.canary is None or served is not plan.canary.served or plan.canary.alone:
+                permit.succeeded(took_s=self._monotonic() - exchange.since, waited_s=exchange.waited_s)
+            else:  # a canary that is slow shall not make the limit smaller for those who don't meet it
+                permit.succeeded(took_s=0.0, waited_s=0.0)
         finally:
             permit.ignored()  # has no effect on one that was given back already
         if plan.memory is not None and served.deterministic:
             plan.memory.remember(served.version, served.digest, exchange.request.inputs, outputs)
         return Given(outputs, served.model, served.version)
+
+    async def _ask(self, plan: Plan, exchange: Exchange) -> tuple[ServedVersion, Tensors]:
+        """The outputs of the canary, if the lot says so and it can answer, else of the plan's version.
+
+        If that has left the table meanwhile, those of the version that answers now.
+        """
+        canary, served = plan.canary, plan.served
+        if canary is not None and (outputs := await canary.throws.ask(exchange)) is not None:
+            return canary.served, outputs
+        try:
+            if served is None:
+                raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
+            return served, await served.attempts.answer(exchange)
+        except RequestError:
+            served = self._moved(plan, exchange)
+            if served is None:
+                raise
+            return served, await served.attempts.answer(exchange)
 
     def _moved(self, plan: Plan, exchange: Exchange) -> ServedVersion | None:
         """The version that answers now, if it isn't the one that did when the request came.

@@ -7,24 +7,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 
 from serving.errors import ModelNotFound
 
+Stickiness = Literal["key", "random"]
 
-class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+
+class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A canary, and its share of the requests that name no version.
+
+    ``epoch`` names the rollout: another one shuffles the keys anew and begins to count anew. ``stickiness`` says
+    whether a request's key decides where it goes (one without a key goes at random), or chance alone. An answer that
+    takes longer than ``objective_s`` is a slow one.
+    """
+
+    version: str
+    weight: float
+    epoch: str
+    stickiness: Stickiness = "key"
+    objective_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"the weight of '{self.version}' is {self.weight}, must be from 0 to 1")
+        if not self.epoch:
+            raise ValueError(f"the split to '{self.version}' has no epoch")
+        if self.objective_s is not None and not self.objective_s > 0:
+            raise ValueError(f"objective_s of '{self.version}' is {self.objective_s}, must be over 0")
+
+
+class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One model: the version that answers by default, and every version that can be asked for.
 
-    ``versions`` maps a version to the digest of its manifest.
+    ``versions`` maps a version to the digest of its manifest. With a ``split``, a canary answers a part of what would
+    be the stable version's.
     """
 
     stable: str
     versions: dict[str, str]
+    split: Split | None = None
 
     def __post_init__(self) -> None:
         if self.stable not in self.versions:
             raise ValueError(f"the stable version '{self.stable}' isn't among {sorted(self.versions)}")
+        if self.split is None:
+            return
+        if self.split.version not in self.versions:
+            raise ValueError(f"the canary '{self.split.version}' isn't among {sorted(self.versions)}")
+        if self.split.version == self.stable:
+            raise ValueError(f"'{self.stable}' is the stable version and can't be its own canary")
 
 
 class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,29 +88,31 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def with_version(self, model: str, version: str, digest: str, *, stable: bool = False) -> RoutingTable:
         """The next table, in which this version is served too.
 
-        It becomes the stable one if it is the first of its model or ``stable`` says so. If it was withdrawn, it is so
-        no more.
+        It becomes the stable one if it is the first of its model or ``stable`` says so; a split ends with the stable
+        version that it was made beside. If it was withdrawn, it is so no more.
         """
         route = self.models.get(model)
         versions = {**(route.versions if route else {}), version: digest}
         name = version if route is None or stable else route.stable
+        split = route.split if route is not None and name == route.stable else None
         reasons = {key: reason for key, reason in self.unavailable.items() if key != f"{model}@{version}"}
         withdrawn = {key: reason for key, reason in self.withdrawn.items() if key != digest}
-        return RoutingTable(self.generation + 1, {**self.models, model: ModelRoute(name, versions)}, reasons, withdrawn)
+        models = {**self.models, model: ModelRoute(name, versions, split)}
+        return RoutingTable(self.generation + 1, models, reasons, withdrawn)
 
     def without_version(
         self, model: str, version: str, *, reason: str | None = None, withdraw: bool = False
     ) -> RoutingTable:
         """The next table, without this version, and why if there is something to say.
 
-        If it was the stable one, the one that was added last takes its place. ``withdraw`` takes back what it has
-        answered, too.
+        If it was the stable one, the one that was added last takes its place, a canary only for want of others. If it
+        was one of the two of a split, that ends. ``withdraw`` takes back what it has answered, too.
         """
         models = dict(self.models)
         route = models.pop(model, None)
         versions = {name: digest for name, digest in route.versions.items() if name != version} if route else {}
         if route and versions:
-            models[model] = ModelRoute(route.stable if route.stable != version else list(versions)[-1], versions)
+            models[model] = _route_without(route, version, versions)
         reasons = {key: said for key, said in self.unavailable.items() if key != f"{model}@{version}"}
         if reason is not None:
             reasons[f"{model}@{version}"] = reason
@@ -84,6 +120,37 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if withdraw and route is not None and version in route.versions:
             withdrawn = {**withdrawn, route.versions[version]: reason or "withdrawn"}
         return RoutingTable(self.generation + 1, models, reasons, withdrawn)
+
+    def with_split(self, model: str, split: Split | None) -> RoutingTable:
+        """The next table, in which this canary has this weight, or with None: in which the model has no canary.
+
+        Raises ``ModelNotFound``, and ``ValueError`` if the canary isn't served or is the stable version.
+        """
+        route = self._route(model)
+        return self._with_route(model, ModelRoute(route.stable, route.versions, split))
+
+    def with_stable(self, model: str, version: str) -> RoutingTable:
+        """The next table, in which this version answers by default. A split ends: its canary has won, or has no rival.
+
+        The version that was stable stays served. Raises ``ModelNotFound`` if this one isn't.
+        """
+        return self._with_route(model, ModelRoute(self.resolve(model, version), self._route(model).versions))
+
+    def _route(self, model: str) -> ModelRoute:
+        self.resolve(model, None)
+        return self.models[model]
+
+    def _with_route(self, model: str, route: ModelRoute) -> RoutingTable:
+        models = {**self.models, model: route}
+        return RoutingTable(self.generation + 1, models, self.unavailable, self.withdrawn)
+
+
+def _route_without(route: ModelRoute, version: str, versions: dict[str, str]) -> ModelRoute:
+    split = route.split
+    if route.stable == version:
+        proven = [name for name in versions if split is None or name != split.version]
+        return ModelRoute((proven or list(versions))[-1], versions)
+    return ModelRoute(route.stable, versions, None if split is None or split.version == version else split)
 
 
 EMPTY = RoutingTable()

@@ -48,6 +48,8 @@ PURE = (
     "serving/request/outlier.py",
     "serving/request/priority.py",
     "serving/request/quantile.py",
+    "serving/request/sticky.py",
+    "serving/request/trial.py",
     "serving/request/window.py",
     "serving/rollout/analysis.py",
     "serving/rollout/apply.py",
@@ -62,6 +64,8 @@ PURE = (
     "serving/rollout/scaling.py",
     "serving/rollout/spec.py",
     "serving/rollout/state.py",
+    "serving/routing/outcomes.py",
+    "serving/routing/split.py",
     "serving/routing/table.py",
     "serving/stuck.py",
 )
