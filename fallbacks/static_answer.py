@@ -61,10 +61,9 @@ def _array(spec: TensorSpec, elements: Sequence[Any], *, batched: bool) -> Array
     size = int(np.prod(shape, dtype=np.int64))
     if len(elements) != size:
         raise InvalidStatic(f"{where}: {len(elements)} elements where {size} are needed")
-    kind = DATATYPES[spec.datatype].kind
     for index, element in enumerate(elements):
-        if not _fits(element, kind):
-            raise InvalidStatic(f"{where}[{index}]: {element!r} is no {spec.datatype}")
+        if (fault := _fault(element, spec.datatype)) is not None:
+            raise InvalidStatic(f"{where}[{index}]: {element!r} is {fault}")
     array: Array
     if spec.datatype == "BYTES":
         array = np.empty(size, dtype=object)
@@ -72,18 +71,24 @@ def _array(spec: TensorSpec, elements: Sequence[Any], *, batched: bool) -> Array
         return array.reshape(shape)
     if spec.datatype == "BF16":  # the upper half of a 32-bit float
         return (np.array(elements, dtype="<f4").view("<u4") >> 16).astype("<u2").reshape(shape)
-    try:
-        array = np.array(elements, dtype=DATATYPES[spec.datatype].dtype)
-    except (OverflowError, ValueError, TypeError):
-        raise InvalidStatic(f"{where}: its elements are no {spec.datatype}") from None
-    return array.reshape(shape)
+    return np.array(elements, dtype=DATATYPES[spec.datatype].dtype).reshape(shape)
 
 
-def _fits(element: Any, kind: str) -> bool:
-    if kind == "bool":
-        return isinstance(element, bool)
-    if isinstance(element, bool):
-        return False
-    if kind == "bytes":
-        return isinstance(element, str)
-    return isinstance(element, int) if kind == "int" else isinstance(element, int | float)
+def _fault(element: Any, datatype: str) -> str | None:
+    """What is wrong with an element, or None. A number has to be there in the datatype, and as a finite one."""
+    kind, dtype = DATATYPES[datatype].kind, DATATYPES[datatype].dtype
+    if not isinstance(element, _TYPES[kind]) or isinstance(element, bool) != (kind == "bool"):
+        return f"no {datatype}"
+    if kind == "int" and not np.iinfo(dtype).min <= element <= np.iinfo(dtype).max:
+        return f"no {datatype}"
+    if kind == "float":
+        try:
+            with np.errstate(over="ignore"):
+                finite = bool(np.isfinite(np.array(element, "<f4" if datatype == "BF16" else dtype)))
+        except OverflowError:  # an integer of hundreds of digits
+            finite = False
+        return None if finite else f"no finite {datatype}"
+    return None
+
+
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"bool": (bool,), "bytes": (str,), "int": (int,), "float": (int, float)}

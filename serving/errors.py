@@ -14,6 +14,8 @@ class RequestError(Exception):
     """Base of every way a request can end without a good answer. The text is shown to the caller."""
 
     code: ClassVar[str] = "internal"
+    retry_after_s: float = 1.0
+    """When another try may succeed, of those errors that may pass."""
 
     @property
     def message(self) -> str:
@@ -150,6 +152,10 @@ class NoAnswer(RequestError):
     """The version failed, and so did every fallback of the model. The text says why, one by one."""
 
     code = "no_answer"
+
+    def __init__(self, message: str, *, retry_after_s: float = RequestError.retry_after_s) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 def error_class(code: str, *, among: Iterable[type[RequestError]]) -> type[RequestError]:

@@ -197,6 +197,8 @@ class ProtectionMetrics:
         self._cache = _counter("holdfast_cache_operations_total", "What the cache of predictions did.", "operation")
         self._cache_bytes = _gauge("holdfast_cache_bytes", "Size of the node's cache of predictions.", mode="livemax")
         self._cache_entries = _gauge("holdfast_cache_entries", "Predictions in the node's cache.", mode="livemax")
+        self._unwritten = _gauge("holdfast_cache_waiting_answers", "Answers that wait to be written to the cache.")
+        self._unwritten_bytes = _gauge("holdfast_cache_waiting_bytes", "Memory of the answers that wait.")
 
     def show_version(self, key: tuple[str, str], version: Version) -> None:
         attempts = version.served.attempts
@@ -252,11 +254,15 @@ class ProtectionMetrics:
         self._canary_weight.labels(model, version).set(0)
 
     def show_cache(self, stats: Mapping[str, int]) -> None:
+        now = {
+            "bytes": self._cache_bytes,
+            "entries": self._cache_entries,
+            "waiting": self._unwritten,
+            "waiting_bytes": self._unwritten_bytes,
+        }
         for name, value in stats.items():
-            if name == "bytes":
-                self._cache_bytes.set(value)
-            elif name == "entries":
-                self._cache_entries.set(value)
+            if name in now:
+                now[name].set(value)
             else:
                 self._grow(self._cache, (name,), value)
 

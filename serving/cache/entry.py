@@ -115,24 +115,3 @@ def judge(
     if withdrawn(entry.version_digest):
         return Verdict.WITHDRAWN
     return Verdict.USABLE
-
-
-def usable(
-    entry: Entry,
-    *,
-    model: str,
-    signature_digest: str,
-    now_wall: float,
-    max_stale_s: float,
-    withdrawn: Callable[[str], bool],
-) -> bool:
-    """Whether ``judge`` finds nothing against giving ``entry``."""
-    verdict = judge(
-        entry,
-        model=model,
-        signature_digest=signature_digest,
-        now_wall=now_wall,
-        max_stale_s=max_stale_s,
-        withdrawn=withdrawn,
-    )
-    return verdict is Verdict.USABLE

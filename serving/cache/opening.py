@@ -1,13 +1,15 @@
 """Opens the node's store, whatever state it is in: what can't be used is moved aside and begun anew.
 
 A damaged LMDB file doesn't always raise; it can kill the process that reads it. So a process of its own reads all of
-it first. Nothing here may keep a gateway from starting.
+it first. A file that can't be checked, on a machine that is too slow or too full for it, may be fine and in use by other
+gateways: it stays where it is, and this process does without. Nothing here may keep a gateway from starting.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -24,6 +26,8 @@ ASIDE: Final = ".damaged"
 CHECK_TIMEOUT_S: Final = 20.0
 
 _ATTEMPTS: Final = 3
+_FROM_OUTSIDE: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
+"""Signals that no file causes: somebody stops us, or the machine is out of memory."""
 
 # Every row from its place in the index, then every page, the free ones too: LMDB's copy adds them up.
 _CHECK: Final = """
@@ -46,7 +50,7 @@ with open(os.devnull, "wb") as nowhere:
 
 
 def open_store(folder: Path, *, max_bytes: int) -> LmdbStore | None:
-    """The store in ``folder``, begun anew if it has to be. None if the folder can't be used at all.
+    """The store in ``folder``, begun anew if it has to be. None if it can't be used, or can't be checked.
 
     Takes as long as reading the file does; not for an event loop. Never raises.
     """
@@ -55,7 +59,11 @@ def open_store(folder: Path, *, max_bytes: int) -> LmdbStore | None:
     fault: object = None
     for _ in range(_ATTEMPTS):
         inode = _inode(folder)
-        fault = _fault(folder, max_bytes=max_bytes)
+        try:
+            fault = _fault(folder, max_bytes=max_bytes)
+        except _Unchecked as error:
+            log.error("no cached predictions in this process: %s: %s; it is left as it is", folder, error)
+            return None
         try:
             if fault is None:
                 return LmdbStore(folder, max_bytes=max_bytes)
@@ -71,8 +79,12 @@ def open_store(folder: Path, *, max_bytes: int) -> LmdbStore | None:
     return None
 
 
+class _Unchecked(Exception):
+    """Nobody could say whether the store is fine; the text says why."""
+
+
 def _fault(folder: Path, *, max_bytes: int) -> str | None:
-    """What is wrong with the store, or None if it is fine or not there yet."""
+    """What is wrong with the store, or None if it is fine or not there yet. Raises ``_Unchecked``."""
     try:
         size = (folder / DATA_FILE).stat().st_size
     except FileNotFoundError:
@@ -87,9 +99,11 @@ def _fault(folder: Path, *, max_bytes: int) -> str | None:
             command, capture_output=True, check=False, text=True, errors="replace", timeout=CHECK_TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
-        return f"reading it took longer than {CHECK_TIMEOUT_S:.0f} s"
+        raise _Unchecked(f"reading it took longer than {CHECK_TIMEOUT_S:g} s") from None
     except OSError as error:
-        return f"it couldn't be checked: {error}"
+        raise _Unchecked(f"it couldn't be checked: {error}") from None
+    if -result.returncode in _FROM_OUTSIDE:
+        raise _Unchecked(f"the check was ended by signal {-result.returncode}")
     if result.returncode:
         said = result.stderr.strip().splitlines()
         return f"damaged: {said[-1] if said else f'reading it ended with signal {-result.returncode}'}"

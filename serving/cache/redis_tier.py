@@ -112,11 +112,11 @@ class RedisTier:
     async def close(self, *, within_s: float) -> None:
         """Write what waits, for as long as ``within_s`` at most, and hang up."""
         self._closed = True
-        if self._writing is not None:
-            await asyncio.wait([self._writing], timeout=within_s)
-            self._writing.cancel()
+        if (writing := self._writing) is not None:  # which it takes away itself when it ends
+            await asyncio.wait([writing], timeout=within_s)
+            writing.cancel()
             with suppress(asyncio.CancelledError):
-                await self._writing
+                await writing
         with suppress(Exception):
             async with asyncio.timeout(within_s):
                 await self._client.aclose()

@@ -24,7 +24,7 @@ from serving.clock import Clock
 QUEUE_MAX: Final = 1024
 QUEUE_MAX_BYTES: Final = 64 << 20
 HASH_HERE_BYTES: Final = 1 << 20
-"""Larger inputs are hashed in a thread: it takes a millisecond per megabyte."""
+"""Larger inputs are hashed in a thread: on the loop everybody would wait, two milliseconds per megabyte."""
 
 Tier = Literal["node", "redis"]
 
@@ -137,7 +137,7 @@ class PredictionCache:
         timeout_s: float,
     ) -> Hit | None:
         """What the model answered to these inputs before; ``withdrawn`` is asked with a version's digest."""
-        if sum(tensor.array.nbytes for tensor in inputs) <= HASH_HERE_BYTES:
+        if _quickly_hashed(inputs):
             key = cache_key(model, signature_digest, inputs)
         else:
             key = await asyncio.to_thread(cache_key, model, signature_digest, inputs)
@@ -158,7 +158,10 @@ class PredictionCache:
         max_stale_s: float,
         withdrawn: Callable[[str], bool],
     ) -> Hit | None:
-        """As ``recall``, at once and from the node's store alone."""
+        """As ``recall``, at once and from the node's store alone. Large inputs are a miss."""
+        if not _quickly_hashed(inputs):
+            self._misses += 1
+            return None
         key = cache_key(model, signature_digest, inputs)
         hit = self._in_node(_Question(key, model, signature_digest, max_stale_s, withdrawn))
         if hit is None:
@@ -238,6 +241,14 @@ class PredictionCache:
             return
         with suppress(RuntimeError):  # the loop is gone
             self._loop.call_soon_threadsafe(self._redis.offer, rows)
+
+
+def _quickly_hashed(inputs: Tensors) -> bool:
+    """Whether the event loop may do it."""
+    if sum([tensor.array.nbytes for tensor in inputs]) > HASH_HERE_BYTES:
+        return False
+    texts = [tensor.array for tensor in inputs if tensor.datatype == "BYTES"]  # of which numpy counts the references
+    return not texts or sum([sum(map(len, array.flat)) for array in texts]) <= HASH_HERE_BYTES
 
 
 class _Question(msgspec.Struct, frozen=True):

@@ -246,7 +246,7 @@ def _kept(tensor: Tensor) -> tuple[Tensor, int]:
     base: object = array.base
     if tensor.datatype == "BYTES":
         size += sum(map(len, array.flat)) + _ELEMENT_BYTES * array.size
-    elif base is None or type(base) is bytes:
+    elif base is None or (type(base) is bytes and len(base) == size):
         return tensor, size
     if array.nbytes > COPY_BELOW_BYTES:
         return tensor, max(size, held_bytes(array))

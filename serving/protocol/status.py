@@ -36,6 +36,7 @@ STATUS: Final[Mapping[type[errors.RequestError], int]] = MappingProxyType(
 )
 """One row for each concrete class of ``serving.errors``."""
 
+_MAY_PASS: Final = (429, 503)
 _INTERNAL_TEXT: Final = "internal error; the server's log has the details"
 _JSON: Final[Header] = (b"content-type", b"application/json")
 
@@ -61,10 +62,8 @@ def error_response(exc: BaseException) -> ErrorResponse:
     headers = [_JSON]
     if isinstance(exc, errors.MethodNotAllowed):
         headers.append((b"allow", exc.allow.encode()))
-    if isinstance(exc, errors.Overloaded):
+    if isinstance(exc, errors.RequestError) and status_of(exc) in _MAY_PASS:
         headers.append((b"retry-after", str(max(1, math.ceil(exc.retry_after_s))).encode()))
-    if status_of(exc) == 503:
-        headers.append((b"retry-after", b"1"))
     shown = isinstance(exc, errors.RequestError) and not isinstance(exc, errors.Internal)
     text = exc.message if shown and isinstance(exc, errors.RequestError) else _INTERNAL_TEXT
     return ErrorResponse(status_of(exc), headers, error_body(text))

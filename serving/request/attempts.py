@@ -31,7 +31,7 @@ SMALLEST_ATTEMPT_S: Final = 0.001
 """Time below which another attempt isn't worth its costs."""
 HEDGE_QUANTILE: Final = 0.95
 FALLBACK_SHARE: Final = 0.2
-"""How much of the time that is left an attempt leaves to the fallbacks behind it."""
+"""How much of the time that is left when the version is asked first all attempts leave to the fallbacks behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,7 @@ def retry_limits(settings: RetrySettings) -> RetryLimits:
 
 
 class Exchange:
-    """One request on its way: what it asks, until when, and what has happened to it so far.
-
-    Attempts at the version that is asked now may last ``until``: to the deadline, or less long if another version is to
-    be asked after this one.
-    """
+    """One request on its way: what it asks, until when, and what has happened to it so far."""
 
     __slots__ = (
         "attempts",
@@ -70,6 +66,7 @@ class Exchange:
         "overdue",
         "pause_s",
         "request",
+        "shared",
         "since",
         "sticky_key",
         "trial",
@@ -87,11 +84,15 @@ class Exchange:
         sticky_key: bytes | None = None,
     ) -> None:
         self.request = request
-        self.deadline = self.until = deadline
+        self.deadline = deadline
         self.has_fallback = has_fallback
         self.sticky_key = sticky_key
         self.since = 0.0
         """When the version was asked first."""
+        self.until = 0.0
+        """When the attempts at the version have to be over; 0 as long as nobody has said so."""
+        self.shared = True
+        """Whether one replica may have only a share of that time, if another one could have the request after it."""
         self.attempts = 0
         self.waited_s = 0.0
         self.pause_s = 0.0
@@ -109,7 +110,8 @@ class Exchange:
 
     def start_again(self, now: float) -> None:
         """Another version will be asked, for all of the time that is left."""
-        self.until = self.deadline
+        self.until = 0.0
+        self.shared = True
         self.since = now
         self.waited_s = 0.0
         self.trial = None
@@ -154,6 +156,8 @@ class Attempts:
         """The version's outputs. Raises the ``RequestError`` of the last attempt, always by the deadline."""
         exchange.attempts = 0
         exchange.held_against = False
+        if not exchange.until:
+            exchange.until = self._until(exchange)
         self.stats.under_way += 1
         try:
             try:
@@ -172,6 +176,7 @@ class Attempts:
             raise
         finally:
             self.stats.under_way -= 1
+            exchange.until = 0.0
             if exchange.unheard is not None:
                 self._hear_no_more(exchange)
 
@@ -223,7 +228,7 @@ class Attempts:
         """Whether to give up. Only what isn't given up for another reason costs the budget a token."""
         if state.attempt_number >= self._limits.attempts:
             return True
-        if self._monotonic() + exchange.pause_s + SMALLEST_ATTEMPT_S >= self._until(exchange):
+        if self._monotonic() + exchange.pause_s + SMALLEST_ATTEMPT_S >= exchange.until:
             return True
         if self.budget.spend():
             return False
@@ -244,9 +249,9 @@ class Attempts:
         return exchange.pause_s
 
     def _until(self, exchange: Exchange) -> float:
-        """When attempts have to be over: at the deadline, or a little before if something else may answer then."""
-        if exchange.until < exchange.deadline or not exchange.has_fallback:
-            return exchange.until
+        """At the deadline, or a little before if something else may answer then."""
+        if not exchange.has_fallback:
+            return exchange.deadline
         now = self._monotonic()
         return now + (1.0 - FALLBACK_SHARE) * (exchange.deadline - now)
 
@@ -256,11 +261,10 @@ class Attempts:
         pending: Pending | None = None
         ticket: Ticket | None = None
         outcome = Internal.code
-        bounded = exchange.attempts < self._limits.attempts and exchange.until == exchange.deadline
-        share = self._share if bounded else None
+        share = self._share if exchange.shared and exchange.attempts < self._limits.attempts else None
         try:
             ticket = self.breaker.admit()
-            pending = self.lane.submit(exchange.request, self._until(exchange), avoid=avoid, share=share)
+            pending = self.lane.submit(exchange.request, exchange.until, avoid=avoid, share=share)
             if self._usual is None:
                 outputs = await pending.answer
             else:

@@ -80,12 +80,6 @@ class Breaker:
         """A ticket to report the call's outcome with, exactly once; raises ``CircuitOpen`` if it's not to be made."""
         return self._circuit.live.admit()
 
-    def would_admit(self) -> bool:
-        """Whether ``admit`` would give a ticket now. Takes no probe's place."""
-        now = self._clock.monotonic()
-        self._circuit.live.settle(now)
-        return self._circuit.live.would_admit(now)
-
     @property
     def state(self) -> State:
         self._circuit.live.settle(self._clock.monotonic())

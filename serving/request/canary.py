@@ -73,7 +73,7 @@ class Throws:
         exchange.trial = Trial(self._ledger, variant, key, began=now, within_s=half_s, slow_s=self._slow_s)
         if not canary:
             return None
-        exchange.until = now + half_s
+        exchange.until, exchange.shared = now + half_s, False
         try:
             return await self._attempts.answer(exchange)
         except CallerError:

@@ -74,9 +74,6 @@ class Closed(CircuitClosedState):
     def admit(self) -> Ticket:
         return Ticket(self)
 
-    def would_admit(self, now: float) -> bool:
-        return True
-
     def settle(self, now: float) -> None:
         """Nothing changes by time alone."""
 
@@ -118,9 +115,6 @@ class Open(CircuitOpenState):
         self._circuit.half_open()
         return self._circuit.live.admit()
 
-    def would_admit(self, now: float) -> bool:
-        return now >= self._storage.until
-
     def settle(self, now: float) -> None:
         """The next call it admits makes it half-open."""
 
@@ -157,14 +151,11 @@ class HalfOpen(CircuitHalfOpenState):
         self.settle(now)
         if self._circuit.live is not self:
             return self._circuit.live.admit()
-        if not self.would_admit(now):
+        if self._storage.success_counter + len(self._deadlines) >= self._limits.probes:
             raise self._full(now)
         ticket = Ticket(self)
         self._deadlines[ticket] = now + self._limits.probe_timeout_s
         return ticket
-
-    def would_admit(self, now: float) -> bool:
-        return self._storage.success_counter + len(self._deadlines) < self._limits.probes
 
     def _full(self, now: float) -> CircuitOpen:
         """Once the probes are back there is an answer, at the latest when the first one's time is over."""

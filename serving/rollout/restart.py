@@ -6,8 +6,9 @@ Not here: how a gateway leaves without losing a request (``serving.deployments``
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -40,6 +41,23 @@ class RestartProgress(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class _CantGoOn(Exception):
+    """The restart ends here; the text says why."""
+
+
+@contextlib.asynccontextmanager
+async def _within(timeout_s: float, what: str, so: str = "") -> AsyncIterator[None]:
+    """Raises ``_CantGoOn`` if what happens inside takes longer. A ``TimeoutError`` of its own is none of ours."""
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise _CantGoOn(f"{what} within {timeout_s:g} s{so}") from None
+
+
 class RollingRestart:
     """At most one at a time; what the last one came to is remembered."""
 
@@ -47,34 +65,48 @@ class RollingRestart:
         self._fleet = fleet
         self._each_timeout_s = each_timeout_s
         self._task: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
         self.progress = RestartProgress()
 
     async def begin(self) -> RestartProgress:
-        """Begin, unless one is under way. Doesn't wait: the gateway that carries this question is one of them."""
+        """Begin, unless one is under way. Waits only until the gateways are known: the one that carries this question
+        is one of them. It goes on if whoever asked for it goes away.
+        """
         if self.progress.state != "running":
             self.progress = RestartProgress("running")
-            self.progress = RestartProgress("running", to_do=tuple(sorted(await self._fleet.accepting())))
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._asked = asyncio.Event()
+            self._task = asyncio.get_running_loop().create_task(self._run(self._asked))
+        await self._asked.wait()
         return self.progress
 
-    async def _run(self) -> None:
+    async def _run(self, asked: asyncio.Event) -> None:
         try:
+            await self._find_gateways()
+            asked.set()
             while self.progress.to_do:
-                gateway, *_ = self.progress.to_do
-                async with asyncio.timeout(self._each_timeout_s):
-                    await self._replace(gateway, of=len(self.progress.restarted) + len(self.progress.to_do))
-                self._went(restarted=(*self.progress.restarted, gateway), to_do=self.progress.to_do[1:])
+                await self._replace_next()
             self._went(state="done")
-        except TimeoutError:
-            gateway, *_ = self.progress.to_do
-            self._went(
-                state="failed",
-                reason=f"gateway {gateway} wasn't replaced within {self._each_timeout_s:g} s; the "
-                "others were left as they are",
-            )
+        except _CantGoOn as reason:
+            self._went(state="failed", reason=str(reason))
         except Exception as error:
             log.exception("the rolling restart failed")
             self._went(state="failed", reason=f"{type(error).__name__}: {error}")
+        finally:
+            asked.set()
+
+    async def _find_gateways(self) -> None:
+        gateways: Collection[str] = ()
+        async with _within(self._each_timeout_s, "the gateways couldn't be asked"):
+            gateways = await self._fleet.accepting()
+        if not gateways:
+            raise _CantGoOn("no gateway says that it accepts requests now; none was restarted")
+        self._went(to_do=tuple(sorted(gateways)))
+
+    async def _replace_next(self) -> None:
+        restarted, (gateway, *others) = self.progress.restarted, self.progress.to_do
+        async with _within(self._each_timeout_s, f"gateway {gateway} wasn't replaced", "; the others were left alone"):
+            await self._replace(gateway, of=len(restarted) + 1 + len(others))
+        self._went(restarted=(*restarted, gateway), to_do=tuple(others))
 
     async def _replace(self, gateway: str, *, of: int) -> None:
         await self._until(lambda accepting: len(accepting) >= of)

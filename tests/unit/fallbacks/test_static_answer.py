@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ def giving(datatype: str, shape: tuple[int, ...] = (-1, 2)) -> Signature:
         ("INT64", [-(2**63), 2**63 - 1]),
         ("UINT8", [0, 255]),
         ("FP32", [0.5, 1]),
+        ("FP32", [3.4e38, -1e-50]),
+        ("FP16", [65504, -65504]),
         ("FP16", [0.5, 1.0]),
         ("BF16", [0.5, 1.0]),
         ("BYTES", ["a", "b\u00e9"]),
@@ -60,9 +63,17 @@ async def test_bf16_is_the_upper_half_of_a_float(clock: FakeClock) -> None:
         (giving("FP32"), {"y": [1, 2], "z": [1]}, "outputs.z: the model has no such output"),
         (giving("FP32"), {"y": [1]}, "outputs.y: 1 elements where 2 are needed"),
         (giving("FP32", (-1, -1)), {"y": [1, 2]}, "outputs.y: its shape"),
-        (giving("INT8"), {"y": [1, 200]}, "outputs.y: its elements are no INT8"),
+        (giving("INT8"), {"y": [1, 200]}, r"outputs.y\[1\]: 200 is no INT8"),
         (giving("INT8"), {"y": [1, 2.5]}, r"outputs.y\[1\]: 2.5 is no INT8"),
         (giving("FP32"), {"y": [1, True]}, r"outputs.y\[1\]: True is no FP32"),
+        (giving("FP32"), {"y": [1, math.nan]}, r"outputs.y\[1\]: nan is no finite FP32"),
+        (giving("FP64"), {"y": [-math.inf, 1]}, r"outputs.y\[0\]: -inf is no finite FP64"),
+        (giving("FP64"), {"y": [10**400, 1]}, r"outputs.y\[0\]: 1000+ is no finite FP64"),
+        (giving("FP32"), {"y": [1, 1e39]}, r"outputs.y\[1\]: 1e\+39 is no finite FP32"),
+        (giving("FP16"), {"y": [1, 65520]}, r"outputs.y\[1\]: 65520 is no finite FP16"),
+        (giving("BF16"), {"y": [1, -1e39]}, r"outputs.y\[1\]: -1e\+39 is no finite BF16"),
+        (giving("INT8"), {"y": [1, -129]}, r"outputs.y\[1\]: -129 is no INT8"),
+        (giving("UINT64"), {"y": [2**64, 1]}, r"outputs.y\[0\]: 18446744073709551616 is no UINT64"),
         (giving("BOOL"), {"y": [1, True]}, r"outputs.y\[0\]: 1 is no BOOL"),
         (giving("BYTES"), {"y": [1, "a"]}, r"outputs.y\[0\]: 1 is no BYTES"),
     ],

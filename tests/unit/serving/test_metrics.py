@@ -104,6 +104,20 @@ def test_the_gauges_of_dead_processes_vanish_and_their_counters_stay(folder: Pat
     assert before[ok] == after[ok] == 4
 
 
+def test_what_waits_for_the_cache_is_shown_as_it_is_now_and_what_it_did_is_counted(folder: Path) -> None:
+    program = (
+        "metrics = ProtectionMetrics()\n"
+        "for waits in (5, 3, 5, 0, 4):\n"
+        "    metrics.show_cache({'waiting': waits, 'waiting_bytes': 1000 * waits, 'written': 7, 'bytes': 9})\n"
+    )
+    shown = samples(run_in(folder, program + RENDER))
+    assert shown["holdfast_cache_waiting_answers"] == 4
+    assert shown["holdfast_cache_waiting_bytes"] == 4000
+    assert shown["holdfast_cache_bytes"] == 9
+    counted = {name: value for name, value in shown.items() if "operation=" in name}
+    assert counted == {'holdfast_cache_operations_total{operation="written"}': 7}
+
+
 def test_a_version_that_is_no_longer_served_has_nothing_waiting(folder: Path) -> None:
     shown = samples(run_in(folder, GATEWAY + "metrics.drop_lane(('m', 'v1'))" + RENDER, "1"))
     of = '{model="m",version="v1"}'

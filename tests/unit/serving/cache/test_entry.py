@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.inference import Tensor
-from serving.cache.entry import FORMAT, Entry, Verdict, decode_entry, encode_entry, judge, usable
+from serving.cache.entry import FORMAT, Entry, Verdict, decode_entry, encode_entry, judge
 
 KEY = b"k" * 32
 OTHER_KEY = b"l" * 32
@@ -120,6 +120,5 @@ def test_a_withdrawn_version_is_known_by_its_digest() -> None:
 
     question = {"model": "digits", "signature_digest": "s" * 64, "now_wall": ENTRY.stored_wall, "max_stale_s": 1.0}
     assert judge(ENTRY, withdrawn=withdrawn, **question) is Verdict.WITHDRAWN  # type: ignore[arg-type]  # mixed values
-    assert not usable(ENTRY, withdrawn=withdrawn, **question)  # type: ignore[arg-type]  # likewise
-    assert usable(ENTRY, withdrawn=lambda _: False, **question)  # type: ignore[arg-type]  # likewise
-    assert asked == ["d" * 64] * 2
+    assert judge(ENTRY, withdrawn=lambda _: False, **question) is Verdict.USABLE  # type: ignore[arg-type]  # likewise
+    assert asked == ["d" * 64]

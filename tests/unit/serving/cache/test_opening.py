@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,47 @@ def test_without_a_folder_to_write_to_there_is_no_store_and_no_error(
     (tmp_path / "file").write_text("")
     assert open_store(tmp_path / "file" / "cache", max_bytes=MIB) is None
     assert "no cached predictions on this node" in caplog.text
+
+
+def slow_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(opening, "CHECK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(opening, "_CHECK", "import time\ntime.sleep(60)")
+
+
+def no_more_processes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(sys, "executable", str(folder / "no-such-python"))
+
+
+def somebody_kills_it(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(opening, "_CHECK", "import os\nos.kill(os.getpid(), 9)")
+
+
+@pytest.mark.parametrize("trouble", [slow_machine, no_more_processes, somebody_kills_it])
+def test_a_store_that_cannot_be_checked_stays_where_others_use_it(
+    trouble: Callable[[pytest.MonkeyPatch, Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "cache"
+    filled(folder)
+    with monkeypatch.context() as troubled:
+        trouble(troubled, folder)
+        assert open_store(folder, max_bytes=4 * MIB) is None
+    assert "no cached predictions in this process" in caplog.text
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cache"]
+    store = open_store(folder, max_bytes=4 * MIB)
+    assert store is not None
+    assert store.usage().entries == 2000
+    store.close()
+
+
+def test_a_store_that_kills_its_reader_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cache"
+    filled(folder)
+    monkeypatch.setattr(opening, "_CHECK", "import os\nos.abort()")
+    assert works(open_store(folder, max_bytes=4 * MIB))
+    assert (tmp_path / ("cache" + ASIDE) / DATA_FILE).exists()
 
 
 def test_a_store_that_another_process_began_anew_meanwhile_is_left_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 
 from models.inference import Tensor, Tensors
+from serving.cache import tiers
+from serving.cache.key import cache_key
 from serving.cache.redis_tier import RedisTier
-from serving.cache.store import LmdbStore
+from serving.cache.store import LmdbStore, Row
 from serving.cache.tiers import HASH_HERE_BYTES, Hit, PredictionCache
 from tests.fakes import FakeClock
 from tests.redis_server import FakeBreaker
@@ -30,6 +33,8 @@ class MemoryRedis:
         self.values: dict[str, bytes] = {}
         self.down = False
         self.asked = 0
+        self.takes_s = 0.0
+        self.closed = False
 
     async def get(self, name: str) -> bytes | None:
         self.asked += 1
@@ -40,7 +45,8 @@ class MemoryRedis:
     def pipeline(self, *, transaction: bool) -> MemoryPipeline:
         return MemoryPipeline(self)
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        self.closed = True
 
 
 class MemoryPipeline:
@@ -54,6 +60,7 @@ class MemoryPipeline:
         self._count += 1
 
     async def execute(self, *, raise_on_error: bool) -> list[bool]:
+        await asyncio.sleep(self._redis.takes_s)
         if self._redis.down:
             raise ConnectionError("refused")
         self._redis.values |= self._sets
@@ -193,6 +200,19 @@ async def test_redis_is_asked_when_the_node_has_nothing_that_may_be_given(
     assert (answer_of(again), again.tier) == (20.0, "node")
 
 
+@pytest.mark.parametrize(("takes_s", "written"), [(0.01, 1), (0.04, 0)])
+async def test_closing_hangs_up_whether_what_waits_was_written_in_time_or_not(
+    clock: FakeClock, takes_s: float, written: int
+) -> None:
+    redis = MemoryRedis()
+    redis.takes_s = takes_s
+    tier = redis_tier(redis, clock)
+    tier.offer([Row(b"k", 1.0, "d", b"raw")])
+    await asyncio.sleep(0)
+    await tier.close(within_s=0.02)
+    assert (len(redis.values), redis.closed) == (written, True)
+
+
 async def test_without_any_tier_everything_is_a_miss_and_nothing_breaks(clock: FakeClock) -> None:
     cache = PredictionCache(None, None, clock=clock)
     remember(cache, 1.0, 10.0)
@@ -211,6 +231,42 @@ async def test_large_inputs_are_hashed_off_the_loop_to_the_same_key(open_lmdb: O
         model="m", signature_digest="s", inputs=inputs, max_stale_s=1.0, withdrawn=lambda _: False, timeout_s=1.0
     )
     assert answer_of(hit) == 5.0
+
+
+@pytest.mark.parametrize("kind", ["FP32", "BYTES"])
+async def test_nobody_waits_on_the_loop_until_large_inputs_are_hashed(
+    kind: str, open_lmdb: OpenLmdb, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def watched(model: str, signature_digest: str, inputs: Tensors) -> bytes:
+        hashed.append("hashed")
+        return cache_key(model, signature_digest, inputs)
+
+    async def in_a_thread(work: Callable[..., bytes], *args: Any) -> bytes:
+        hashed.append("in a thread")
+        return work(*args)
+
+    monkeypatch.setattr(tiers, "cache_key", watched)
+    cache = PredictionCache(open_lmdb(), None, clock=clock)
+    inputs = x_of(1.0, width=HASH_HERE_BYTES)
+    if kind == "BYTES":  # of which numpy sees eight bytes
+        inputs = (Tensor("x", "BYTES", np.array([[b"x" * (HASH_HERE_BYTES + 1)]], object)),)
+    cache.remember(model="m", signature_digest="s", version="v1", version_digest="d", inputs=inputs, outputs=x_of(5.0))
+    write(cache)
+    question: Any = {
+        "model": "m",
+        "signature_digest": "s",
+        "inputs": inputs,
+        "max_stale_s": 1.0,
+        "withdrawn": lambda _: False,
+    }
+    assert cache.recall_here(**question) is None
+    assert hashed == []
+    monkeypatch.setattr(asyncio, "to_thread", in_a_thread)
+    assert answer_of(await cache.recall(**question, timeout_s=1.0)) == 5.0
+    assert hashed == ["in a thread", "hashed"]
+    assert cache.stats().misses == 1
 
 
 async def test_what_was_remembered_before_a_restart_is_recalled_after_it(tmp_path: Path, clock: FakeClock) -> None:

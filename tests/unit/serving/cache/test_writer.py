@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.inference import Tensor, Tensors
+from models.inference import Array, Tensor, Tensors
 from serving.cache.entry import decode_entry
 from serving.cache.key import cache_key
 from serving.cache.store import Row, Usage
@@ -195,6 +195,20 @@ def test_what_is_too_large_to_copy_counts_with_all_that_it_keeps() -> None:
     assert size == len(frame)
 
 
+@pytest.mark.parametrize("size", [8, 2 * COPY_BELOW_BYTES])
+def test_a_view_on_a_whole_body_neither_keeps_it_unseen_nor_for_a_few_bytes(size: int) -> None:
+    """As binary tensors lie in a request's bytes."""
+    body = bytes(8 * COPY_BELOW_BYTES)
+    array = np.frombuffer(body, np.uint8, size, 64)
+    assert array.base is body
+    (tensor,), counted = kept((Tensor("x", "UINT8", array),))
+    if size <= COPY_BELOW_BYTES:
+        assert (tensor.array.base, counted) == (None, size)
+    else:
+        assert (tensor.array is array, counted) == (True, len(body))
+    np.testing.assert_array_equal(tensor.array, array)
+
+
 def test_an_array_of_its_own_stays_as_it_is() -> None:
     own = np.zeros(10, np.float32)
     packed = np.ndarray((10,), "<f4", bytes(40))
@@ -204,11 +218,18 @@ def test_an_array_of_its_own_stays_as_it_is() -> None:
     assert size == 80
 
 
-@given(st.lists(st.integers(1, 3 * COPY_BELOW_BYTES), min_size=1, max_size=4), st.booleans())
-def test_the_bytes_that_count_are_never_fewer_than_those_that_are_kept(sizes: list[int], from_frame: bool) -> None:
+WHOLES: dict[str, Callable[[int], Array]] = {
+    "an array": lambda size: np.zeros(size, np.uint8),
+    "a frame": lambda size: np.frombuffer(bytearray(size), np.uint8),
+    "a body": lambda size: np.frombuffer(bytes(size), np.uint8),
+}
+
+
+@given(st.lists(st.integers(1, 3 * COPY_BELOW_BYTES), min_size=1, max_size=4), st.sampled_from(sorted(WHOLES)))
+def test_the_bytes_that_count_are_never_fewer_than_those_that_are_kept(sizes: list[int], kind: str) -> None:
     tensors = []
     for index, size in enumerate(sizes):
-        whole = np.frombuffer(bytearray(2 * size), np.uint8) if from_frame else np.zeros(2 * size, np.uint8)
+        whole = WHOLES[kind](2 * size)
         tensors.append(Tensor(f"t{index}", "UINT8", whole[:size]))
     mine, counted = kept(tuple(tensors))
     assert counted >= sum(held_bytes(tensor.array) for tensor in mine)

@@ -63,6 +63,14 @@ def test_a_shed_request_says_when_to_come_back(seconds: float, header: bytes) ->
     assert (b"retry-after", header) in headers
 
 
+@pytest.mark.parametrize(("seconds", "header"), [(0.01, b"1"), (24.1, b"25")])
+def test_who_knows_how_long_the_version_is_spared_says_so(seconds: float, header: bytes) -> None:
+    for exc in (errors.CircuitOpen("x", retry_after_s=seconds), errors.NoAnswer("x", retry_after_s=seconds)):
+        status, headers, _ = error_response(exc)
+        assert (status, headers[1:]) == (503, [(b"retry-after", header)])
+    assert (b"retry-after", b"1") in error_response(errors.NoAnswer("x")).headers
+
+
 @pytest.mark.parametrize("exc", [errors.Internal("a secret"), KeyError("a secret"), MemoryError()])
 def test_a_defect_keeps_its_details_to_itself(exc: Exception) -> None:
     status, headers, body = error_response(exc)

@@ -220,6 +220,16 @@ async def test_the_last_attempt_leaves_time_for_a_fallback(clock: FakeClock) -> 
     assert 0.79 < clock.now - before < 0.82
 
 
+async def test_all_attempts_together_leave_time_for_a_fallback(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    for name in ("one", "two", "three"):
+        rig.silent(name)
+    before = clock.now
+    with pytest.raises(AttemptTimeout):
+        await rig.ask(seconds=10.0, has_fallback=True)
+    assert 7.9 < clock.now - before < 8.1
+
+
 async def test_a_pause_leaves_time_for_a_fallback_too_and_costs_nothing_if_it_can_not(clock: FakeClock) -> None:
     rig = Rig(clock)
     rig.replica("r1", *[LOST] * 3)
