@@ -183,8 +183,17 @@ class Pipeline:
         if isinstance(permit, Overloaded):
             return await fall_back(plan, exchange, permit)
         exchange.since = self._monotonic()
+        canary = plan.canary
         try:
-            served, outputs = await self._ask(plan, exchange)
+            try:
+                if canary is not None and (by_canary := await canary.throws.ask(exchange)) is not None:
+                    served, outputs = canary.served, by_canary
+                else:  # the lot says so, or the canary couldn't answer, or there is none
+                    served, outputs = await ask(plan, exchange)
+            except RequestError:
+                if (plan_now := self._moved(plan, exchange)) is None:
+                    raise
+                served, outputs = await ask(plan_now, exchange)
         except RequestError as error:
             took_s = self._monotonic() - exchange.since
             try:
@@ -195,27 +204,15 @@ class Pipeline:
                 elif isinstance(error, _TOO_MUCH):
                     permit.dropped()
         else:
-            if plan.canary is None or served is not plan.canary.served or plan.canary.alone:
-                permit.succeeded(took_s=self._monotonic() - exchange.since, waited_s=exchange.waited_s)
-            else:  # a canary that is slow shall not make the limit smaller for those who don't meet it
-                permit.succeeded(took_s=0.0, waited_s=0.0)
+            counts = canary is None or canary.alone or served is not canary.served
+            took_s, waited_s = self._monotonic() - exchange.since, exchange.waited_s
+            # A canary that is slow shall not make the limit smaller for those who don't meet it.
+            permit.succeeded(took_s=took_s * counts, waited_s=waited_s * counts)
         finally:
             permit.ignored()  # has no effect on one that was given back already
         if plan.memory is not None and served.deterministic:
             plan.memory.remember(served.version, served.digest, exchange.request.inputs, outputs)
         return Given(outputs, served.model, served.version)
-
-    async def _ask(self, plan: Plan, exchange: Exchange) -> tuple[ServedVersion, Tensors]:
-        """The outputs of the canary, if the lot says so and it can answer, else of the plan's version."""
-        canary = plan.canary
-        if canary is not None and (outputs := await canary.throws.ask(exchange)) is not None:
-            return canary.served, outputs
-        try:
-            return await ask(plan, exchange)
-        except RequestError:
-            if (plan_now := self._moved(plan, exchange)) is None:
-                raise
-            return await ask(plan_now, exchange)
 
     def _moved(self, plan: Plan, exchange: Exchange) -> Plan | None:
         """The plan in force, if another version answers than when the request came, else None.
