@@ -55,6 +55,23 @@ show("r1", 0.5, first, AtWeight(0.5, Counted(1), Counted(1, bad=1)))
 show("r2", float(sys.argv[2]), AtWeight(0.1, Counted(7), Counted(50)))
 """
 
+FLUSH = """
+from types import SimpleNamespace
+from serving.ingress.front import Reported
+from serving.request.record import RequestRecorder
+from serving.routing.outcomes import SplitOutcomes
+canaries = {"m": SplitOutcomes("g", 0.0, 1, "m", "r1", "v2", "v1", 0.25, False, "", (), (), 0, False)}
+gateway = SimpleNamespace(
+    versions=[],
+    planner=SimpleNamespace(models={}),
+    table=SimpleNamespace(generation=1),
+    models_with_outcomes=canaries.keys(),
+    collect_outcomes=lambda model, keys_from: canaries[model],
+)
+reported = Reported(gateway, RequestRecorder(LATENCY_BUCKETS_S), None)
+reported.flush()
+"""
+
 RENDER = "\nprint(render_metrics(folder).decode())"
 
 WAIT = """
@@ -145,8 +162,9 @@ def test_first_attempts_at_a_canary_and_its_stable_version_are_shown_by_how_they
 
 
 def test_what_is_no_canary_any_more_has_no_weight(folder: Path) -> None:
-    shown = samples(run_in(folder, CANARY + "metrics.drop_canary('m', 'v2')" + RENDER, "0.25"))
-    assert shown['holdfast_canary_weight{model="m",version="v2"}'] == 0
+    weight = 'holdfast_canary_weight{model="m",version="v2"}'
+    assert samples(run_in(folder / "a", FLUSH + RENDER))[weight] == 0.25
+    assert samples(run_in(folder / "b", FLUSH + "canaries.clear(); reported.flush()" + RENDER))[weight] == 0
 
 
 def test_the_folder_must_be_chosen_before_prometheus_client_is_imported(folder: Path) -> None:
