@@ -183,8 +183,20 @@ class Pipeline:
         if isinstance(permit, Overloaded):
             return await fall_back(plan, exchange, permit)
         exchange.since = self._monotonic()
+        canary, served = plan.canary, plan.served
         try:
-            served, outputs = await self._ask(plan, exchange)
+            try:
+                if canary is not None and (by_canary := await canary.throws.ask(exchange)) is not None:
+                    served, outputs = canary.served, by_canary
+                elif served is None:
+                    raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
+                else:  # the lot says so, or the canary couldn't answer, or there is none
+                    outputs = await served.attempts.answer(exchange)
+            except RequestError:
+                served = self._moved(plan, exchange)
+                if served is None:
+                    raise
+                outputs = await served.attempts.answer(exchange)
         except RequestError as error:
             took_s = self._monotonic() - exchange.since
             try:
@@ -195,33 +207,15 @@ class Pipeline:
                 elif isinstance(error, _TOO_MUCH) and (exchange.overdue or not isinstance(error, _TOO_LATE)):
                     permit.dropped()
         else:
-            if plan.canary is None or served is not plan.canary.served or plan.canary.alone:
-                permit.succeeded(took_s=self._monotonic() - exchange.since, waited_s=exchange.waited_s)
-            else:  # a canary that is slow shall not make the limit smaller for those who don't meet it
-                permit.succeeded(took_s=0.0, waited_s=0.0)
+            counts = canary is None or canary.alone or served is not canary.served
+            took_s, waited_s = self._monotonic() - exchange.since, exchange.waited_s
+            # A canary that is slow shall not make the limit smaller for those who don't meet it.
+            permit.succeeded(took_s=took_s * counts, waited_s=waited_s * counts)
         finally:
             permit.ignored()  # has no effect on one that was given back already
         if plan.memory is not None and served.deterministic:
             plan.memory.remember(served.version, served.digest, exchange.request.inputs, outputs)
         return Given(outputs, served.model, served.version)
-
-    async def _ask(self, plan: Plan, exchange: Exchange) -> tuple[ServedVersion, Tensors]:
-        """The outputs of the canary, if the lot says so and it can answer, else of the plan's version.
-
-        If that has left the table meanwhile, those of the version that answers now.
-        """
-        canary, served = plan.canary, plan.served
-        if canary is not None and (outputs := await canary.throws.ask(exchange)) is not None:
-            return canary.served, outputs
-        try:
-            if served is None:
-                raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
-            return served, await served.attempts.answer(exchange)
-        except RequestError:
-            served = self._moved(plan, exchange)
-            if served is None:
-                raise
-            return served, await served.attempts.answer(exchange)
 
     def _moved(self, plan: Plan, exchange: Exchange) -> ServedVersion | None:
         """The version that answers now, if it isn't the one that did when the request came.

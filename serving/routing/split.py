@@ -20,7 +20,7 @@ _FRACTION: Final = 2.0**-53
 
 def mark(key: bytes, salt: str) -> int:
     """64 bits that stand for the key, in this rollout only: nobody can tell the key from them."""
-    return _mark(_prefix(salt), key)
+    return _mark(_salted(salt), key)
 
 
 def lot(key: bytes, salt: str) -> float:
@@ -28,23 +28,25 @@ def lot(key: bytes, salt: str) -> float:
     return (mark(key, salt) >> 11) * _FRACTION
 
 
-def _prefix(salt: str) -> bytes:
-    """The salt with its length before it, so that no salt and key look like another pair."""
+def _salted(salt: str) -> blake2b:
+    """A hash that has taken in the salt, its length first, so that no salt and key look like another pair."""
     raw = salt.encode()
-    return len(raw).to_bytes(4, "big") + raw
+    return blake2b(len(raw).to_bytes(4, "big") + raw, digest_size=8)
 
 
-def _mark(prefix: bytes, key: bytes) -> int:
-    return int.from_bytes(blake2b(prefix + key, digest_size=8).digest(), "big")
+def _mark(salted: blake2b, key: bytes) -> int:
+    fresh = salted.copy()
+    fresh.update(key)
+    return int.from_bytes(fresh.digest(), "big")
 
 
 class Coin:
     """Thrown once for each request. ``random`` gives numbers from 0, less than 1."""
 
-    __slots__ = ("_prefix", "_random", "_sticky", "_weight")
+    __slots__ = ("_random", "_salted", "_sticky", "_weight")
 
     def __init__(self, split: Split, *, random: Callable[[], float]) -> None:
-        self._prefix = _prefix(split.epoch)
+        self._salted = _salted(split.epoch)
         self._random = random
         self._sticky = split.stickiness == "key"
         self._weight = split.weight
@@ -53,4 +55,4 @@ class Coin:
         """Whether a request with this key, or without one, goes to the canary."""
         if key is None or not self._sticky:
             return self._random() < self._weight
-        return (_mark(self._prefix, key) >> 11) * _FRACTION < self._weight
+        return (_mark(self._salted, key) >> 11) * _FRACTION < self._weight

@@ -204,6 +204,8 @@ class TestWhoAnswers:
         await asyncio.sleep(TIMEOUT_S / 2 - 3 * SLOT_S)
         stable.calls[0].reply()
         assert (await asking).given.version == "v1"
+        stats = rig.canary.attempts.stats
+        assert (dict(stats.outcomes), stats.retries) == ({"attempt_timeout": 1}, 0)
 
     async def test_retries_at_the_canary_leave_stable_its_half_too(self, clock: FakeClock) -> None:
         rig = Rig(clock, retries=3)
