@@ -77,7 +77,8 @@ def _array(spec: TensorSpec, elements: Sequence[Any], *, batched: bool) -> Array
 def _fault(element: Any, datatype: str) -> str | None:
     """What is wrong with an element, or None. A number has to be there in the datatype, and as a finite one."""
     kind, dtype = DATATYPES[datatype].kind, DATATYPES[datatype].dtype
-    if not isinstance(element, _TYPES[kind]) or isinstance(element, bool) != (kind == "bool"):
+    fits = isinstance(element, _TYPES[kind]) and isinstance(element, bool) == (kind == "bool")
+    if not fits:
         return f"no {datatype}"
     if kind == "int" and not np.iinfo(dtype).min <= element <= np.iinfo(dtype).max:
         return f"no {datatype}"

@@ -5,12 +5,16 @@ Part of ``serving.settings``, which reads and checks them all. Every protection 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
+
+HANG_TIMEOUT_MIN_MS = 5_000
+"""Unless a setting says otherwise, nothing is taken for hung earlier."""
 
 Positive = Annotated[int, Meta(ge=1)]
 Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
@@ -46,7 +50,11 @@ class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     limit_min: Annotated[Positive, Meta(description="Requests that are always let in at once.")] = 16
     limit_max: Annotated[Positive, Meta(description="Requests that are let in at once at most.")] = 2048
     max_wait_ms: Annotated[
-        Milliseconds, Meta(description="A request that would wait longer than this for its turn is shed at once.")
+        Milliseconds,
+        Meta(
+            description="A request that would wait longer than this for its turn is shed at once; one of normal "
+            "priority if it would wait longer than 75 % of it, one of low priority than 50 %."
+        ),
     ] = 500
 
     def __post_init__(self) -> None:
@@ -169,9 +177,13 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     )
     timeout_ms: Annotated[Milliseconds, Meta(description="Deadline of a request that doesn't bring its own.")] = 10_000
     hang_timeout_ms: Annotated[
-        Milliseconds,
-        Meta(description="A replica whose loop, or whose model in one run, takes longer than this is replaced."),
-    ] = 5_000
+        Milliseconds | None,
+        Meta(
+            description="A replica whose loop, or whose model in one run, takes longer than this is replaced, whatever "
+            "time its requests have. Left out: what an attempt may take, which is `retry.attempt_timeout_ms` or half "
+            "of `timeout_ms` (all of it without `retry` and `fallback`), and at least 5000."
+        ),
+    ] = None
     max_batch_rows: Annotated[
         int, Meta(ge=1, le=65_536, description="Rows that requests may fill together in one batch.")
     ] = 64
@@ -182,7 +194,11 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         int, Meta(ge=1, le=64, description="Batches that each gateway has in flight to each replica.")
     ] = 1
     max_waiting: Annotated[
-        Positive, Meta(description="Requests that wait in each gateway for a version; more are refused.")
+        Positive,
+        Meta(
+            description="Requests that wait in each gateway for a version. More are refused; those of normal priority "
+            "from 75 % of it on, those of low priority from 50 % on."
+        ),
     ] = 4096
     cache_fresh_ms: Annotated[
         int,
@@ -190,7 +206,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             ge=0,
             le=86_400_000,
             description="A cached answer younger than this is given without asking the model (0: never). Only "
-            "deterministic versions are cached.",
+            "deterministic versions are cached. With more than 1 MiB of inputs the model is always asked.",
         ),
     ] = 0
     admission: AdmissionSettings = AdmissionSettings()
@@ -221,6 +237,15 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     @property
     def stable_version(self) -> str:
         return self.stable or self.versions[-1]
+
+    @property
+    def hang_after_ms(self) -> float:
+        """How long a run that isn't hung may take: an explicit setting, or the time of a request's attempt."""
+        if self.hang_timeout_ms is not None:
+            return self.hang_timeout_ms
+        several = self.retry.enabled and self.retry.attempts > 1
+        attempt_ms = (self.retry.attempt_timeout_ms or self.timeout_ms / 2) if several or self.fallback else inf
+        return max(HANG_TIMEOUT_MIN_MS, min(attempt_ms, self.timeout_ms))
 
     @property
     def caches(self) -> bool:

@@ -1,8 +1,8 @@
 """Opens the node's store, whatever state it is in: what can't be used is moved aside and begun anew.
 
 A damaged LMDB file doesn't always raise; it can kill the process that reads it. So a process of its own reads all of
-it first. A file that can't be checked, on a machine that is too slow or too full for it, may be fine and in use by other
-gateways: it stays where it is, and this process does without. Nothing here may keep a gateway from starting.
+it first. A file that can't be checked, on a machine that is too slow or too full for it, may be fine and in use by
+other gateways: it stays where it is, and this process does without. Nothing here may keep a gateway from starting.
 """
 
 from __future__ import annotations

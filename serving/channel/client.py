@@ -44,7 +44,7 @@ from serving.errors import (
 
 log = logging.getLogger("holdfast.channel")
 
-_REPORTED: Final = (ReplicaUnavailable, ReplicaLost, ModelFailed, InvalidAnswer)
+_REPORTED: Final = (ReplicaUnavailable, ReplicaLost, ModelFailed, InvalidAnswer, PayloadTooLarge)
 
 _NOTHING_TO_REPORT: Final = Report()
 

@@ -129,7 +129,8 @@ async def answer_call(raw: bytes, runner: ModelRunner, *, clock: Clock, max_fram
         if frame.kind != Kind.INFER:
             raise ProtocolError(f"a gateway doesn't send {Kind(frame.kind).name} through the handle")
         _, work = read_work(frame, now=clock.monotonic())
-        return b"".join(outcome_frame(1, await runner.run(work), max_frame_bytes=max_frame_bytes))
+        answer, requests = await runner.run(work), len(work.rows)
+        return b"".join(outcome_frame(1, answer, requests=requests, max_frame_bytes=max_frame_bytes))
     except ProtocolError as error:
         return error_frame(1, Internal(str(error)))
     except RequestError as error:

@@ -15,7 +15,7 @@ import numpy as np
 from models.inference import DATATYPES, Array, Tensor, Tensors, element_count, pack_bytes, unpack_bytes
 from serving.channel.frames import Buffer, Frame, Kind, ProtocolError, frame_bytes, frame_head, padding
 from serving.channel.work import Answer, Work
-from serving.errors import ModelFailed, RequestError
+from serving.errors import ModelFailed, PayloadTooLarge, RequestError
 
 PROTOCOL_VERSION: Final = 2
 """The first frames agree on it. Another field in a head, or another meaning of one, is another version."""
@@ -147,13 +147,18 @@ def answer_frame(batch: int, answer: Answer) -> list[Buffer]:
     )
 
 
-def outcome_frame(batch: int, outcome: Answer | RequestError, *, max_frame_bytes: int) -> list[Buffer]:
-    """The frame that says how a batch ended, as buffers. An answer too large for a frame is the model's failure."""
+def outcome_frame(batch: int, outcome: Answer | RequestError, *, requests: int, max_frame_bytes: int) -> list[Buffer]:
+    """The frame that says how a batch of so many requests ended, as buffers.
+
+    An answer too large for a frame is the caller's doing, who asked for so many rows. The gateway hears so of a
+    request that stands alone; of several it hears that the batch has failed, so that it takes it apart.
+    """
     if isinstance(outcome, RequestError):
         return [error_frame(batch, outcome)]
     buffers = answer_frame(batch, outcome)
     if (size := frame_bytes(buffers)) > max_frame_bytes:
-        return [error_frame(batch, ModelFailed(f"an answer of {size} bytes; at most {max_frame_bytes} can be sent"))]
+        text = f"the answer needs {size} bytes on its way from the model; at most {max_frame_bytes} can be sent"
+        return [error_frame(batch, PayloadTooLarge(text) if requests == 1 else ModelFailed(text))]
     return buffers
 
 

@@ -219,7 +219,8 @@ class Connection(asyncio.BufferedProtocol):
     def _answer(self, batch: int, outcome: Outcome, requests: int) -> None:
         if self._jobs.pop(batch, None) is None or self._transport is None:
             return
-        write_buffers(self._transport, outcome_frame(batch, outcome, max_frame_bytes=self._server.max_frame_bytes))
+        limit = self._server.max_frame_bytes
+        write_buffers(self._transport, outcome_frame(batch, outcome, requests=requests, max_frame_bytes=limit))
         if requests == 1 and not self._server.runner.unfinished:
             self._server.busy_poll.rest()
 

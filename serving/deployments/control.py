@@ -17,7 +17,7 @@ from ray.serve.exceptions import RayServeException
 from models.registry import Registry
 from serving.deployments.common import GATEWAY_DEPLOYMENT
 from serving.deployments.deployer import ServeDeployer
-from serving.deployments.folders import table_path
+from serving.deployments.folders import table_path, withdrawn_path
 from serving.deployments.process import set_up_logging
 from serving.deployments.remote_control import refusal
 from serving.settings import Settings
@@ -36,6 +36,7 @@ class ControlReplica:
     async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
         from serving.rollout.restart import RollingRestart
         from serving.rollout.versions import VersionControl
+        from serving.rollout.withdrawn_file import WithdrawnFile
         from serving.routing.table_file import TableFile
 
         set_up_logging(settings)
@@ -47,6 +48,7 @@ class ControlReplica:
             deployer=ServeDeployer(settings, run_dir),
             publish=self._publish,
             state=TableFile(table_path(run_dir)),
+            withdrawn=WithdrawnFile(withdrawn_path(settings)),
         )
         self._restart = RollingRestart(self, each_timeout_s=settings.http.drain_timeout_s + GATEWAY_START_S)
         self._starting = asyncio.get_running_loop().create_task(self._versions.start())

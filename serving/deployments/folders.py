@@ -1,4 +1,4 @@
-"""Where the files of one run are.
+"""Where the files of one run are, and those that outlast it.
 
 Not here: Ray, because ``serving.up`` needs this before Ray starts.
 """
@@ -17,6 +17,11 @@ def metrics_dir(run_dir: str) -> Path:
 
 def table_path(run_dir: str) -> Path:
     return Path(run_dir) / "routing.json"
+
+
+def withdrawn_path(settings: Settings) -> Path:
+    """Beside the cached answers, which outlast a run as well."""
+    return Path(settings.state_dir) / "withdrawn.json"
 
 
 def socket_dir(settings: Settings, run_dir: str) -> Path:

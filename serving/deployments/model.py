@@ -77,7 +77,7 @@ class ModelReplica:
         )
         self._watchdog = Watchdog(
             [LoopTurns(asyncio.get_running_loop()), ModelRuns(self._runner.under_way)],
-            limit_s=model.hang_timeout_ms / 1000,
+            limit_s=model.hang_after_ms / 1000,
             clock=self._clock,
         )
         self._exit = Exit(self._leave, within_s=MODEL_DRAIN_S)

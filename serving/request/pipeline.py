@@ -183,20 +183,12 @@ class Pipeline:
         if isinstance(permit, Overloaded):
             return await fall_back(plan, exchange, permit)
         exchange.since = self._monotonic()
-        canary, served = plan.canary, plan.served
+        canary = plan.canary
         try:
-            try:
-                if canary is not None and (by_canary := await canary.throws.ask(exchange)) is not None:
-                    served, outputs = canary.served, by_canary
-                elif served is None:
-                    raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
-                else:  # the lot says so, or the canary couldn't answer, or there is none
-                    outputs = await served.attempts.answer(exchange)
-            except RequestError:
-                served = self._moved(plan, exchange)
-                if served is None:
-                    raise
-                outputs = await served.attempts.answer(exchange)
+            if canary is not None and (by_canary := await canary.throws.ask(exchange)) is not None:
+                served, outputs = canary.served, by_canary
+            else:  # the lot says so, or the canary couldn't answer, or there is none
+                served, outputs = await self._ask(plan, exchange)
         except RequestError as error:
             took_s = self._monotonic() - exchange.since
             try:
@@ -216,6 +208,19 @@ class Pipeline:
         if plan.memory is not None and served.deterministic:
             plan.memory.remember(served.version, served.digest, exchange.request.inputs, outputs)
         return Given(outputs, served.model, served.version)
+
+    async def _ask(self, plan: Plan, exchange: Exchange) -> tuple[ServedVersion, Tensors]:
+        """The outputs of the plan's version, or, if it has left the table meanwhile, of the one that answers now."""
+        served = plan.served
+        try:
+            if served is None:
+                raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
+            return served, await served.attempts.answer(exchange)
+        except RequestError:
+            served = self._moved(plan, exchange)
+            if served is None:
+                raise
+            return served, await served.attempts.answer(exchange)
 
     def _moved(self, plan: Plan, exchange: Exchange) -> ServedVersion | None:
         """The version that answers now, if it isn't the one that did when the request came.

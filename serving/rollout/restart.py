@@ -69,8 +69,9 @@ class RollingRestart:
         self.progress = RestartProgress()
 
     async def begin(self) -> RestartProgress:
-        """Begin, unless one is under way. Waits only until the gateways are known: the one that carries this question
-        is one of them. It goes on if whoever asked for it goes away.
+        """Begin, unless one is under way; it goes on if whoever asked for it goes away.
+
+        Waits only until the gateways are known: the one that carries this question is one of them.
         """
         if self.progress.state != "running":
             self.progress = RestartProgress("running")

@@ -19,6 +19,7 @@ from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError
 from serving.model_settings import ModelSettings
+from serving.rollout.withdrawn_file import WithdrawnFile
 from serving.routing.table import RoutingTable, loaded
 from serving.routing.table_file import TableFile
 from serving.settings import Settings
@@ -68,14 +69,22 @@ class VersionControl:
     """The one place that changes the routing table. Commands for one model run one after the other."""
 
     def __init__(
-        self, settings: Settings, *, registry: Registry, deployer: Deployer, publish: Publish, state: TableFile
+        self,
+        settings: Settings,
+        *,
+        registry: Registry,
+        deployer: Deployer,
+        publish: Publish,
+        state: TableFile,
+        withdrawn: WithdrawnFile,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._deployer = deployer
         self._publish = publish
         self._state = state
-        self._table = state.read()
+        self._withdrawn = withdrawn
+        self._table = state.read().with_withdrawn(withdrawn.read())
         self._locks: dict[str, asyncio.Lock] = {}
         self._writing = asyncio.Lock()
 
@@ -86,8 +95,11 @@ class VersionControl:
     async def start(self) -> None:
         """Deploy what the last table and the settings name, but what a person has unloaded since.
 
-        A version that fails doesn't stop the others, and is tried again when the control plane starts anew.
+        A version that fails doesn't stop the others, and is tried again when the control plane starts anew. What was
+        withdrawn stays so: only a person who loads a version takes that back.
         """
+        if self._table.models and self._table != self._state.read():  # something withdrawn is news to the gateways
+            await self._change(lambda table: table)
         wanted = {ModelVersion(*name): False for name in loaded(self._table)}
         for model in await asyncio.to_thread(initial_models, self._settings, self._registry):
             for version in sorted(model.versions, key=lambda version: version != model.stable_version):
@@ -99,8 +111,8 @@ class VersionControl:
     async def load(self, model: str, body: bytes = b"") -> None:
         """Deploy a version, by default the registry's highest, and serve it. Loading a loaded version is no error.
 
-        The version that the settings call stable answers by default again once it is back. Raises ``ModelNotFound``
-        and ``LoadFailed``.
+        The version that the settings call stable answers by default again once it is back. If it was withdrawn, it is
+        so no more. Raises ``ModelNotFound`` and ``LoadFailed``.
         """
         asked = wishes(body)
         if asked.withdraw:
@@ -110,7 +122,7 @@ class VersionControl:
             version = await asyncio.to_thread(self._highest, model) if wish is None else wish
             named = self._settings.model(model)
             make_stable = named is not None and named.stable_version == version
-            await self._load(ModelVersion(model, version), make_stable=make_stable)
+            await self._load(ModelVersion(model, version), make_stable=make_stable, still_withdrawn=False)
 
     async def unload(self, model: str, body: bytes = b"") -> None:
         """Stop serving a version, by default all of the model, and end its replicas. Raises ``ModelNotFound``.
@@ -133,13 +145,13 @@ class VersionControl:
     async def _load_initially(self, name: ModelVersion, *, make_stable: bool) -> None:
         try:
             async with self._lock(name.model):
-                await self._load(name, make_stable=make_stable)
+                await self._load(name, make_stable=make_stable, still_withdrawn=True)
         except RequestError as error:
             log.error("%s isn't served: %s", name, error.message)
         except Exception:
             log.exception("%s isn't served", name)
 
-    async def _load(self, name: ModelVersion, *, make_stable: bool) -> None:
+    async def _load(self, name: ModelVersion, *, make_stable: bool, still_withdrawn: bool) -> None:
         """Verify, deploy, and only then serve; what fails is taken away again and the reason kept."""
         model, version = name
         try:
@@ -153,11 +165,15 @@ class VersionControl:
             if version not in self._versions_of(model):
                 await self._take_down(name, reason=reason)
             raise LoadFailed(f"{name} can't be loaded: {reason}") from None
-        if self._versions_of(model).get(version) == manifest.digest:
+        digest = manifest.digest
+        if self._versions_of(model).get(version) == digest and (still_withdrawn or digest not in self._table.withdrawn):
             await self._publish(self._table)
             return
-        digest = manifest.digest
-        await self._change(lambda table: table.with_version(model, version, digest, stable=make_stable))
+        await self._change(
+            lambda table: table.with_version(
+                model, version, digest, stable=make_stable, still_withdrawn=still_withdrawn
+            )
+        )
 
     async def _take_down(self, name: ModelVersion, *, reason: str, withdraw: bool = False) -> None:
         """First out of the table, then its replicas: a call to a version that ends could hang."""
@@ -173,9 +189,19 @@ class VersionControl:
         """Write the changed table down, then tell the gateways."""
         async with self._writing:
             table = change(self._table)
-            await asyncio.to_thread(self._state.write, table)
+            await asyncio.to_thread(self._write, table)
             self._table = table
             await self._publish(table)
+
+    def _write(self, table: RoutingTable) -> None:
+        """Whenever this is cut short, the file of the withdrawn knows at least those of the table."""
+        before = self._withdrawn.read()
+        both = {**before, **table.withdrawn}
+        if both != before:
+            self._withdrawn.write(both)
+        self._state.write(table)
+        if table.withdrawn != both:
+            self._withdrawn.write(table.withdrawn)
 
     def _highest(self, model: str) -> str:
         versions = [name.version for name in self._registry.versions() if name.model == model]

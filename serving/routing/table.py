@@ -85,20 +85,28 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ModelNotFound(f"model '{model}' has no version '{version}' loaded, only {known}")
         return version
 
-    def with_version(self, model: str, version: str, digest: str, *, stable: bool = False) -> RoutingTable:
+    def with_version(
+        self, model: str, version: str, digest: str, *, stable: bool = False, still_withdrawn: bool = False
+    ) -> RoutingTable:
         """The next table, in which this version is served too.
 
         It becomes the stable one if it is the first of its model or ``stable`` says so; a split ends with the stable
-        version that it was made beside. If it was withdrawn, it is so no more.
+        version that it was made beside. If it was withdrawn, it is so no more, unless ``still_withdrawn`` says so.
         """
         route = self.models.get(model)
         versions = {**(route.versions if route else {}), version: digest}
         name = version if route is None or stable else route.stable
         split = route.split if route is not None and name == route.stable else None
         reasons = {key: reason for key, reason in self.unavailable.items() if key != f"{model}@{version}"}
-        withdrawn = {key: reason for key, reason in self.withdrawn.items() if key != digest}
+        withdrawn = {key: reason for key, reason in self.withdrawn.items() if still_withdrawn or key != digest}
         models = {**self.models, model: ModelRoute(name, versions, split)}
         return RoutingTable(self.generation + 1, models, reasons, withdrawn)
+
+    def with_withdrawn(self, withdrawn: Mapping[str, str]) -> RoutingTable:
+        """The next table, in which these are withdrawn too; this one if they are already."""
+        if withdrawn.keys() <= self.withdrawn.keys():
+            return self
+        return RoutingTable(self.generation + 1, self.models, self.unavailable, {**withdrawn, **self.withdrawn})
 
     def without_version(
         self, model: str, version: str, *, reason: str | None = None, withdraw: bool = False

@@ -26,15 +26,20 @@ class TableFile:
 
     def write(self, table: RoutingTable) -> None:
         """Durable when it returns."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        staged = self._path.with_suffix(".new")
-        with staged.open("wb") as file:
-            file.write(table_to_json(table))
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(self._path, table_to_json(table))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put ``content`` in the place of the file: whole or not at all, and durable when it returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_suffix(".new")
+    with staged.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

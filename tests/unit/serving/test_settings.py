@@ -75,6 +75,27 @@ def test_what_is_wrong_is_named(raw: Any, text: str) -> None:
     assert str(caught.value).startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("given", "hang_after_ms"),
+    [
+        ({}, 5000),
+        ({"timeout_ms": 60_000}, 30_000),
+        ({"timeout_ms": 100}, 5000),
+        ({"timeout_ms": 60_000, "retry": {"attempt_timeout_ms": 45_000}}, 45_000),
+        ({"timeout_ms": 60_000, "retry": {"attempt_timeout_ms": 90_000}}, 60_000),
+        ({"timeout_ms": 60_000, "retry": {"enabled": False}}, 60_000),
+        ({"timeout_ms": 60_000, "retry": {"attempts": 1}}, 60_000),
+        ({"timeout_ms": 60_000, "retry": {"enabled": False}, "fallback": [{"type": "cache"}]}, 30_000),
+        ({"timeout_ms": 60_000, "hang_timeout_ms": 700}, 700),
+    ],
+)
+def test_a_run_as_long_as_an_attempt_may_take_is_not_hung_unless_a_setting_says_so(
+    given: dict[str, Any], hang_after_ms: float
+) -> None:
+    settings = parse_settings({"models": [{**ONE_MODEL, **given}]})
+    assert settings.models[0].hang_after_ms == hang_after_ms
+
+
 def test_settings_cannot_be_changed() -> None:
     settings = parse_settings({"models": [ONE_MODEL]})
     for part in (settings, settings.http, settings.gateway, settings.channel, settings.models[0]):

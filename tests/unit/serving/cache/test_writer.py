@@ -200,7 +200,8 @@ def test_a_view_on_a_whole_body_neither_keeps_it_unseen_nor_for_a_few_bytes(size
     """As binary tensors lie in a request's bytes."""
     body = bytes(8 * COPY_BELOW_BYTES)
     array = np.frombuffer(body, np.uint8, size, 64)
-    assert array.base is body
+    base: object = array.base
+    assert base is body
     (tensor,), counted = kept((Tensor("x", "UINT8", array),))
     if size <= COPY_BELOW_BYTES:
         assert (tensor.array.base, counted) == (None, size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -38,10 +40,14 @@ from serving.errors import (
     InvalidAnswer,
     InvalidRequest,
     ModelFailed,
+    PayloadTooLarge,
     ReplicaLost,
     ReplicaUnavailable,
     RequestError,
 )
+from serving.request.deadline import Deadlines
+from serving.request.lane import Lane, LaneLimits
+from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, doubled, request_of
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -167,13 +173,34 @@ class TestErrors:
         assert head.message.startswith("\\udc80ä")
         assert len(head.message) < 10 * ERROR_TEXT_MAX
 
-    def test_an_answer_too_large_for_a_frame_is_a_failure_of_the_model(self) -> None:
+    @pytest.mark.parametrize(("requests", "blamed"), [(1, PayloadTooLarge), (2, ModelFailed)])
+    def test_an_answer_too_large_for_a_frame_is_its_caller_s_doing_once_it_is_known_whose(
+        self, requests: int, blamed: type[RequestError]
+    ) -> None:
         answer = Answer((Tensor("y", "FP32", np.zeros(1000, np.float32)),))
-        assert whole(outcome_frame(1, answer, max_frame_bytes=5000)).kind == Kind.RESULT
-        frame = whole(outcome_frame(1, answer, max_frame_bytes=4000))
+        fitting = whole(outcome_frame(1, answer, requests=requests, max_frame_bytes=5000))
+        assert fitting.kind == Kind.RESULT
+        frame = whole(outcome_frame(1, answer, requests=requests, max_frame_bytes=4000))
         error = error_from_wire(read_head(frame, ErrorHead))
-        assert type(error) is ModelFailed
-        assert "at most 4000" in error.message
+        assert type(error) is blamed
+        assert re.search(r"the answer needs 4\d\d\d bytes .* at most 4000", error.message)
+
+    async def test_who_asks_for_too_much_is_told_and_the_neighbours_get_their_answers(self, clock: FakeClock) -> None:
+        def over_the_wire(work: Work) -> Answer | RequestError:
+            frame = whole(outcome_frame(1, doubled(work), requests=len(work.rows), max_frame_bytes=1000))
+            if frame.kind == Kind.ERROR:
+                return error_from_wire(read_head(frame, ErrorHead))
+            return read_answer(read_head(frame, ResultHead), frame)
+
+        limits = LaneLimits(max_batch_rows=1000)
+        lane = Lane("m@v1", DOUBLE, finite=True, limits=limits, clock=clock, deadlines=Deadlines(clock))
+        requests = [request_of(0), request_of(1), request_of(*range(200)), request_of(3)]
+        replica = AnsweringReplica(over_the_wire, on_change=lane.pump)
+        lane.attach(replica)
+        sent = [lane.submit(request, clock.now + 10) for request in requests]
+        outcomes = await asyncio.gather(*(pending.answer for pending in sent), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [tuple, tuple, PayloadTooLarge, tuple]
+        assert len(replica.sent[1].work.rows) == 3, "they shared a batch"
 
 
 def sample_work() -> bytes:

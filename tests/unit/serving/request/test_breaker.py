@@ -206,7 +206,7 @@ class TestWhatPybreakerDoesOtherwise:
             breaker.admit()
         clock.offset = -86_400.0
         clock.advance(1.0)
-        assert breaker.admit()
+        breaker.admit()
 
 
 def test_the_state_machine_is_pybreakers_and_its_listeners_hear_of_everything(clock: FakeClock) -> None:
@@ -297,7 +297,7 @@ class TestTripping:
         bad(breaker, 100)
         good(breaker, 1000, seconds=1.0)
         assert state(breaker) == "closed"
-        assert breaker.admit()
+        breaker.admit()
 
 
 class TestOpen:

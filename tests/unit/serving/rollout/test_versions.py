@@ -12,9 +12,12 @@ from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound
 from serving.model_settings import ModelSettings
-from serving.rollout.versions import VersionControl, natural_key, wishes
+from serving.rollout import withdrawn_file
+from serving.rollout.versions import UNLOADED, VersionControl, natural_key, wishes
+from serving.rollout.withdrawn_file import WithdrawnFile
+from serving.routing import table_file
 from serving.routing.table import RoutingTable
-from serving.routing.table_file import TableFile
+from serving.routing.table_file import TableFile, write_whole
 from serving.settings import Settings
 from tests.fakes import FakeClock, publish_version, settled
 
@@ -49,7 +52,8 @@ class FakeDeployer:
 class Rig:
     def __init__(self, folder: Path, *models: ModelSettings) -> None:
         self.registry = Registry(folder / "store")
-        self.file = TableFile(folder / "routing.json")
+        self.file = TableFile(folder / "run" / "1" / "routing.json")
+        self.withdrawn = WithdrawnFile(folder / "withdrawn.json")
         self.models = models
         self.journal: list[Event] = []
         self.deployer = FakeDeployer(self.journal)
@@ -64,8 +68,15 @@ class Rig:
             deployer=self.deployer,
             publish=self._publish,
             state=self.file,
+            withdrawn=self.withdrawn,
         )
         return self.control
+
+    def run_anew(self, folder: Path) -> VersionControl:
+        """Everything was stopped: what starts now has no table, in a folder of its own."""
+        self.file = TableFile(folder / "run" / "2" / "routing.json")
+        self.deployer.running.clear()
+        return self.restarted()
 
     async def _publish(self, table: RoutingTable) -> None:
         assert self.file.read() == table, "gateways were told of what isn't written down"
@@ -259,6 +270,95 @@ class TestUnloading:
         with pytest.raises(ModelNotFound):
             await rig.control.unload(model, body)
         assert rig.served == "n@v1*"
+
+
+def withdrawing(version: str) -> bytes:
+    return b'{"parameters": {"version": "%s", "withdraw": true}}' % version.encode()
+
+
+class TestWithdrawing:
+    async def withdrawn(self, rig: Rig) -> str:
+        """The digest of v2, which is withdrawn, while v1 is served."""
+        for version in ("v1", "v2"):
+            await rig.control.load("m", asking_for(version))
+        await rig.control.unload("m", withdrawing("v2"))
+        return rig.registry.manifest("m", "v2").digest
+
+    async def test_a_restart_of_everything_does_not_take_it_back(
+        self, clock: FakeClock, rig: Rig, tmp_path: Path
+    ) -> None:
+        digest = await self.withdrawn(rig)
+        rig.models = (ModelSettings(name="m", versions=("v1",)),)
+        rig.published.clear()
+        await rig.run_anew(tmp_path).start()
+        assert rig.served == "m@v1*"
+        assert [list(table.withdrawn) for table in rig.published] == [[digest]], "from the first table on"
+
+    async def test_nor_do_settings_that_name_the_version(self, clock: FakeClock, rig: Rig, tmp_path: Path) -> None:
+        digest = await self.withdrawn(rig)
+        rig.models = (ModelSettings(name="m", versions=("v1", "v2")),)
+        await rig.run_anew(tmp_path).start()
+        assert rig.served == "m@v1 m@v2*"
+        assert list(rig.file.read().withdrawn) == [digest]
+        await rig.restarted().start()
+        assert list(rig.file.read().withdrawn) == [digest]
+
+    async def test_a_person_who_loads_the_version_does(self, clock: FakeClock, rig: Rig, tmp_path: Path) -> None:
+        await self.withdrawn(rig)
+        rig.models = (ModelSettings(name="m", versions=("v1", "v2")),)
+        await rig.run_anew(tmp_path).start()
+        await rig.control.load("m", asking_for("v2"))  # it is served already
+        assert (rig.published[-1].withdrawn, rig.withdrawn.read()) == ({}, {})
+        await rig.run_anew(tmp_path).start()
+        assert rig.control.table.withdrawn == {}
+
+    async def test_a_control_plane_that_starts_alone_tells_the_gateways(self, clock: FakeClock, rig: Rig) -> None:
+        """The one before it died after it had written the first of the two files."""
+        await rig.control.load("m", asking_for("v1"))
+        rig.withdrawn.write({"sha256:0": UNLOADED})
+        before = rig.control.table
+        rig.published.clear()
+        await rig.restarted().start()
+        assert rig.published[0].withdrawn == {"sha256:0": UNLOADED}
+        assert rig.published[0].generation > before.generation
+        assert rig.published[0].models == before.models
+
+    @pytest.mark.parametrize(("command", "dies_at"), [("withdraw", 1), ("load", 0), ("load", 1)])
+    async def test_a_command_that_is_cut_short_leaves_withdrawn_what_it_is_about(
+        self, clock: FakeClock, rig: Rig, monkeypatch: pytest.MonkeyPatch, command: str, dies_at: int
+    ) -> None:
+        """Whoever gave it heard no answer, and gives it again."""
+        digest = await self.withdrawn(rig)
+        if command == "withdraw":
+            await rig.control.load("m", asking_for("v2"))
+        written: list[Path] = []
+
+        def dying(path: Path, content: bytes) -> None:
+            if len(written) == dies_at:
+                raise OSError(28, "No space left on device")
+            written.append(path)
+            write_whole(path, content)
+
+        control = rig.control
+        cut_short = {
+            "withdraw": lambda: control.unload("m", withdrawing("v2")),
+            "load": lambda: control.load("m", asking_for("v2")),
+        }
+        with monkeypatch.context() as full:
+            full.setattr(table_file, "write_whole", dying)
+            full.setattr(withdrawn_file, "write_whole", dying)
+            with pytest.raises(OSError, match="No space"):
+                await cut_short[command]()
+        await rig.restarted().start()
+        assert list(rig.control.table.withdrawn) == list(rig.withdrawn.read()) == [digest]
+        await rig.control.load("m", asking_for("v2"))
+        assert (rig.control.table.withdrawn, rig.withdrawn.read()) == ({}, {})
+
+    def test_a_file_that_says_something_else_is_not_taken_for_an_empty_one(self, rig: Rig, tmp_path: Path) -> None:
+        for spoilt in (b"", b"[]", b'{"sha256:0": 1}', b"\xff"):
+            (tmp_path / "withdrawn.json").write_bytes(spoilt)
+            with pytest.raises(ValueError, match=r"withdrawn\.json doesn't say"):
+                rig.restarted()
 
 
 class TestStarting:
