@@ -10,9 +10,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
+from uuid import uuid4
 
 from models.manifest import Manifest
 from serving.cache.tiers import PredictionCache
+from serving.canaries import Canaries
 from serving.channel.address import Address
 from serving.channel.handle import HandleClient
 from serving.channel.membership import ChannelLimits, Membership
@@ -30,8 +32,9 @@ from serving.request.deadline import Deadlines
 from serving.request.ejection import Outliers
 from serving.request.lane import Lane, LaneLimits
 from serving.request.outlier import ejection_limits
-from serving.request.pipeline import Plan, ServedVersion
-from serving.routing.table import EMPTY, RoutingTable, loaded
+from serving.request.pipeline import Canary, Plan, ServedVersion
+from serving.routing.outcomes import SplitOutcomes
+from serving.routing.table import EMPTY, ModelRoute, RoutingTable, Split, loaded
 from serving.settings import Settings
 from serving.shadow.mirror import Mirror
 from serving.shadow.mirrors import Mirrors
@@ -86,7 +89,10 @@ class Version(NamedTuple):
 
 
 class Gateway:
-    """Routes calls to versions. ``apply`` is the only thing that changes it."""
+    """Routes calls to versions. ``apply`` is the only thing that changes it.
+
+    ``name`` tells it from others, and from itself before it was started anew.
+    """
 
     def __init__(
         self,
@@ -97,6 +103,7 @@ class Gateway:
         clock: Clock,
         cache: PredictionCache | None = None,
         random: Callable[[], float] = random.random,
+        name: str | None = None,
     ) -> None:
         self._settings = settings
         self._link = link
@@ -113,6 +120,7 @@ class Gateway:
         )
         self.mirrors = Mirrors(find=self._find, clock=clock, random=random)
         self._plans: dict[tuple[str, str | None], Plan] = {}
+        self._canaries = Canaries(name or uuid4().hex, clock=clock, random=random)
         self._table = EMPTY
         self._versions: dict[tuple[str, str], Version] = {}
         self._applying = asyncio.Lock()
@@ -170,6 +178,26 @@ class Gateway:
         """Whether HAProxy should send requests here: there is a table, and we aren't leaving."""
         return self._has_table and not self.draining
 
+    def split_of(self, model: str) -> Split | None:
+        """The split that the model's requests are thrown by now, None if all go to the stable version."""
+        route, plan = self._table.models.get(model), self._plans.get((model, None))
+        if route is None or plan is None or plan.canary is None or self._canaries.taken_back(model, self._table):
+            return None
+        return route.split
+
+    def collect_outcomes(self, model: str, *, keys_from: int = 0) -> SplitOutcomes | None:
+        """What was counted here of the model's latest rollout since it began; None if there was none.
+
+        Of the bad keys, those from this number on: ``next_key`` of the collection before. Counts stay when the split
+        has ended, until another one begins.
+        """
+        return self._canaries.outcomes(model, self._table, self.split_of(model), keys_from=keys_from)
+
+    @property
+    def models_with_outcomes(self) -> list[str]:
+        """Models that have had a canary since they are served here."""
+        return self._canaries.models
+
     # Change
 
     async def apply(self, table: RoutingTable) -> int:
@@ -177,8 +205,9 @@ class Gateway:
 
         What the table brings is linked and, within a bound, ready before the swap; what it drops leaves the table
         first and then finishes what it has. A version that can't be linked doesn't keep the others back: it is left
-        out, and tried again when the same table is applied again.
+        out, and tried again when the same table is applied again. A canary that the table takes back is so at once.
         """
+        self._canaries.take_back(table, since=self._table.generation)
         async with self._applying:
             if not self._news(table):
                 return self._table.generation
@@ -190,6 +219,7 @@ class Gateway:
             gone = [version for name, version in self._versions.items() if versions.get(name) is not version]
             unserved = await self._unserved(table)
             self._versions, self._table, self._has_table = versions, table, True
+            self._canaries.keep(table.models)
             self._plans = self._planned(unserved)
             self._count_who_waits()
             for version in gone:
@@ -234,8 +264,9 @@ class Gateway:
             spoken = (stable or next(iter(loaded_here.values()))).manifest
             model = self.planner.of_model(self.settings_of(name), spoken)
             if stable is not None or model.chain:
+                canary = None if stable is None else self._canary(name, route, stable, loaded_here)
                 mirrors = self.mirrors.of_model(model.settings, route, spoken)
-                plan = model.plan(None if stable is None else stable.served, route.stable)
+                plan = model.plan(None if stable is None else stable.served, route.stable, canary)
                 plans[name, None] = plan._replace(mirrors=mirrors)
                 mirroring.update(mirrors)
             for version, found in loaded_here.items():
@@ -243,12 +274,27 @@ class Gateway:
         self.mirrors.stop_all_but(mirroring)
         return plans
 
+    def _canary(
+        self, model: str, route: ModelRoute, stable: Version, loaded_here: Mapping[str, Version]
+    ) -> Canary | None:
+        split = route.split
+        if split is None:
+            return None
+        asked = loaded_here.get(split.version)
+        return self._canaries.canary(model, split, stable=stable, canary=asked, generation=self._table.generation)
+
     def _count_who_waits(self) -> None:
-        """Requests that wait to be let in will be the stable version's: its replicas shall hear of them."""
+        """Requests that wait to be let in will be the stable version's or the canary's: their replicas shall know."""
         for (name, version), found in self._versions.items():
-            plan = self._plans.get((name, None))
-            stable = plan is not None and plan.served is not None and plan.served.version == version
-            found.lane.waiting_elsewhere = waiting_at(plan.admission) if plan is not None and stable else int
+            plan, split = self._plans.get((name, None)), self.split_of(name)
+            found.lane.waiting_elsewhere = int
+            if plan is None or plan.served is None:
+                continue
+            weight = 0.0 if split is None else split.weight
+            if version == plan.served.version:
+                found.lane.waiting_elsewhere = waiting_at(plan.admission, 1.0 - weight)
+            elif split is not None and version == split.version:
+                found.lane.waiting_elsewhere = waiting_at(plan.admission, weight)
 
     def _news(self, table: RoutingTable) -> bool:
         """Whether applying the table would change anything."""
@@ -354,8 +400,9 @@ class Gateway:
         await version.membership.close()
 
 
-def waiting_at(admission: Admission) -> Callable[[], int]:
-    return lambda: sum(admission.waiting.values())
+def waiting_at(admission: Admission, share: float) -> Callable[[], int]:
+    """This share of those who wait to be let in."""
+    return lambda: round(share * sum(admission.waiting.values()))
 
 
 def channel_limits(settings: Settings) -> ChannelLimits:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from serving.plans import ModelPlan
     from serving.request.lane import Lane
     from serving.request.record import Tally
+    from serving.routing.outcomes import SplitOutcomes
     from serving.shadow.mirror import Mirror
 
 LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -182,6 +183,18 @@ class ProtectionMetrics:
             "fallback",
             "result",
         )
+        self._canary_weight = _gauge(
+            "holdfast_canary_weight",
+            "Share of a model's requests that its canary gets, the largest of all gateways.",
+            *_LABELS,
+            mode="livemax",
+        )
+        self._canary_attempts = _counter(
+            "holdfast_canary_attempts_total",
+            "First attempts of requests thrown between a canary and the stable version.",
+            *_LABELS,
+            "outcome",
+        )
         self._cache = _counter("holdfast_cache_operations_total", "What the cache of predictions did.", "operation")
         self._cache_bytes = _gauge("holdfast_cache_bytes", "Size of the node's cache of predictions.", mode="livemax")
         self._cache_entries = _gauge("holdfast_cache_entries", "Predictions in the node's cache.", mode="livemax")
@@ -217,6 +230,29 @@ class ProtectionMetrics:
         for strategy in plan.chain.strategies:
             self._grow(self._fallbacks, (name, strategy.name, "answered"), plan.chain.answered[strategy.name])
             self._grow(self._fallbacks, (name, strategy.name, "unusable"), plan.chain.unusable[strategy.name])
+
+    def show_canary(self, outcomes: SplitOutcomes) -> None:
+        """What was counted of a model's canary and, at the same time, of its stable version."""
+        model = outcomes.model
+        self._canary_weight.labels(model, outcomes.canary).set(outcomes.weight)
+        for version, variants in (
+            (outcomes.canary, [at.canary for at in outcomes.weights]),
+            (outcomes.stable, [at.stable for at in outcomes.weights]),
+        ):
+            totals = {
+                "ok": sum(each.attempts - each.bad - each.repeated for each in variants),
+                "failed": sum(each.bad - each.slow - each.invalid for each in variants),
+                "slow": sum(each.slow for each in variants),
+                "invalid": sum(each.invalid for each in variants),
+                "repeated": sum(each.repeated for each in variants),
+            }
+            for outcome, total in totals.items():
+                if (growth := self._growth.of((outcomes.epoch, model, version, outcome), total)) > 0:
+                    self._canary_attempts.labels(model, version, outcome).inc(growth)
+
+    def drop_canary(self, model: str, version: str) -> None:
+        """It is no canary any more."""
+        self._canary_weight.labels(model, version).set(0)
 
     def show_cache(self, stats: Mapping[str, int]) -> None:
         now = {

@@ -29,7 +29,7 @@ from serving.request.admission import Admission, Permit, admission_limits
 from serving.request.attempts import Exchange
 from serving.request.deadline import Deadlines
 from serving.request.memory import Memory
-from serving.request.pipeline import Plan, ServedVersion
+from serving.request.pipeline import Canary, Plan, ServedVersion
 from serving.request.priority import LOW
 from serving.shadow.compare import rule_fault
 from serving.shadow.mirrors import rule_from
@@ -64,7 +64,7 @@ class ModelPlan:
     chain: Chain
     memory: Memory | None
 
-    def plan(self, served: ServedVersion | None, version: str) -> Plan:
+    def plan(self, served: ServedVersion | None, version: str, canary: Canary | None = None) -> Plan:
         """For calls that don't name a version; ``version`` is the one that should answer them."""
         return Plan(
             (self.settings.name, version),
@@ -74,6 +74,7 @@ class ModelPlan:
             self.admission,
             self.chain,
             self.memory,
+            canary=canary,
         )
 
     def pinned(self, served: ServedVersion, decoder: RequestDecoder) -> Plan:

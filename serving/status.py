@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -47,10 +48,32 @@ def _model(gateway: Gateway, name: str, plan: ModelPlan | None, versions: dict[s
     route = gateway.table.models.get(name)
     return {
         "stable": None if route is None else route.stable,
+        "canary": _canary(gateway, name),
         "admission": None if plan is None else plan.admission.status(),
         "fallback": [] if plan is None else _chain(plan),
         "shadows": [_mirror(mirror) for mirror in gateway.mirrors.all if mirror.model == name],
         "versions": versions,
+    }
+
+
+def _canary(gateway: Gateway, model: str) -> dict[str, Any] | None:
+    """The latest one, and how first attempts of requests that were thrown between it and the stable version ended."""
+    outcomes = gateway.collect_outcomes(model, keys_from=sys.maxsize)
+    if outcomes is None:
+        return None
+    route = gateway.table.models.get(model)
+    split = None if route is None else route.split
+    return {
+        "version": outcomes.canary,
+        "epoch": outcomes.epoch,
+        "weight": outcomes.weight,
+        "ended": outcomes.ended,
+        "fault": outcomes.fault or None,
+        "stickiness": None if split is None else split.stickiness,
+        "objective_s": None if split is None else split.objective_s,
+        "weights": [msgspec.to_builtins(at) for at in outcomes.weights],
+        "bad_keys": outcomes.next_key,
+        "keys_full": outcomes.keys_full,
     }
 
 

@@ -351,9 +351,15 @@ class FakeLink:
 
 
 def publish_version(
-    registry: Registry, model: str, version: str, artifact: bytes = b"weights", *, deterministic: bool = False
+    registry: Registry,
+    model: str,
+    version: str,
+    artifact: bytes = b"weights",
+    *,
+    deterministic: bool = False,
+    signature: Signature = DOUBLE,
 ) -> Manifest:
-    """A version of the doubling model; its artifact needn't run."""
+    """A version of the doubling model, or of one that says it is another; its artifact needn't run."""
     ones = np.ones((1, 2), np.float32)
     files = {GOLDEN_FILE: write_examples([Example((ones,), (2 * ones,))], DOUBLE), "model.onnx": artifact}
     return registry.publish(
@@ -364,7 +370,7 @@ def publish_version(
             files=tuple(
                 FileDigest(name, hashlib.sha256(raw).hexdigest(), len(raw)) for name, raw in sorted(files.items())
             ),
-            signature=DOUBLE,
+            signature=signature,
             golden=Golden(GOLDEN_FILE),
             deterministic=deterministic,
         ),

@@ -6,6 +6,7 @@ Not here: the parts themselves, and the listener that the routes end up behind.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -74,6 +75,7 @@ class Reported:
         self._protection = ProtectionMetrics()
         self._shadow = ShadowMetrics()
         self._shown: set[tuple[str, str]] = set()
+        self._canaries: set[tuple[str, str]] = set()
 
     def flush(self) -> None:
         for key, tally in self._recorder.collect().items():
@@ -91,9 +93,20 @@ class Reported:
         self._gateway.mirrors.look()
         for mirror in self._gateway.mirrors.all:
             self._shadow.show(mirror)
+        self._flush_canaries()
         if self._cache is not None:
             self._protection.show_cache(self._cache.stats()._asdict())
         self._metrics.show_generation(self._gateway.table.generation)
+
+    def _flush_canaries(self) -> None:
+        shown: set[tuple[str, str]] = set()
+        for model in self._gateway.models_with_outcomes:
+            if (outcomes := self._gateway.collect_outcomes(model, keys_from=sys.maxsize)) is not None:
+                self._protection.show_canary(outcomes)
+                shown.add((model, outcomes.canary))
+        for key in self._canaries - shown:
+            self._protection.drop_canary(*key)
+        self._canaries = shown
 
 
 def own_version() -> str:

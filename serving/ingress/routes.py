@@ -17,6 +17,7 @@ from serving.protocol.status import error_response
 from serving.request.deadline import TIMEOUT_HEADER
 from serving.request.pipeline import Given, InferCall, Origin, Pipeline
 from serving.request.priority import PRIORITY_HEADER
+from serving.request.sticky import STICKY_HEADER
 
 log = logging.getLogger("holdfast.http")
 
@@ -26,6 +27,7 @@ _BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
 _LENGTH: Final = b"inference-header-content-length"
 _TIMEOUT: Final = TIMEOUT_HEADER.encode()
 _PRIORITY: Final = PRIORITY_HEADER.encode()
+_STICKY: Final = STICKY_HEADER.encode()
 _VERSION: Final = b"holdfast-version"
 _DEGRADED: Final = b"holdfast-degraded"
 _DEGRADED_REASON: Final = b"holdfast-degraded-reason"
@@ -163,6 +165,7 @@ class Routes:
                 None if length is None else _json_length(length),
                 None if timeout is None else timeout.decode("latin-1"),
                 None if priority is None else priority.decode("latin-1"),
+                headers.get(_STICKY),
             )
         )
         encoded, json_length = reply.body

@@ -23,6 +23,7 @@ from serving.request.budget import RetryBudget
 from serving.request.failures import failure_of
 from serving.request.lane import Lane, Pending, Share
 from serving.request.quantile import Quantiles
+from serving.request.trial import Trial
 
 BACKOFF_MIN_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.25
@@ -65,17 +66,33 @@ class Exchange:
         "overdue",
         "pause_s",
         "request",
+        "shared",
+        "since",
+        "sticky_key",
+        "trial",
         "unheard",
         "until",
         "waited_s",
     )
 
-    def __init__(self, request: InferenceRequest, deadline: float, *, has_fallback: bool = False) -> None:
+    def __init__(
+        self,
+        request: InferenceRequest,
+        deadline: float,
+        *,
+        has_fallback: bool = False,
+        sticky_key: bytes | None = None,
+    ) -> None:
         self.request = request
         self.deadline = deadline
         self.has_fallback = has_fallback
+        self.sticky_key = sticky_key
+        self.since = 0.0
+        """When the version was asked first."""
         self.until = 0.0
         """When the attempts at the version have to be over; 0 as long as nobody has said so."""
+        self.shared = True
+        """Whether one replica may have only a share of that time, if another one could have the request after it."""
         self.attempts = 0
         self.waited_s = 0.0
         self.pause_s = 0.0
@@ -88,6 +105,16 @@ class Exchange:
         self.unheard: tuple[Ticket, float] | None = None
         """A failed attempt of which the breaker hears only if no further one succeeds, and how long it took: where one
         replica of several is bad, it is for ejection to judge, and the version still answers."""
+        self.trial: Trial | None = None
+        """Wants to hear how the next attempt ends."""
+
+    def start_again(self, now: float) -> None:
+        """Another version will be asked, for all of the time that is left."""
+        self.until = 0.0
+        self.shared = True
+        self.since = now
+        self.waited_s = 0.0
+        self.trial = None
 
 
 @dataclass(slots=True)
@@ -134,6 +161,8 @@ class Attempts:
         self.stats.under_way += 1
         try:
             try:
+                if exchange.trial is not None:
+                    return await self._tried(exchange, exchange.trial)
                 return await self._attempt(exchange, None)
             except _Failed as failed:
                 if self._limits.attempts == 1 or not failure_of(failed.error).retryable:
@@ -155,6 +184,20 @@ class Attempts:
         if exchange.unheard is not None:
             exchange.unheard[0].ignored()  # has no effect on one that has been told already
             exchange.unheard = None
+
+    async def _tried(self, exchange: Exchange, trial: Trial) -> Tensors:
+        """The first attempt, and word of how it ended to those who compare versions."""
+        exchange.trial = None
+        try:
+            outputs = await self._attempt(exchange, None)
+        except _Failed as failed:
+            trial.failed(failed.error)
+            raise
+        except asyncio.CancelledError:
+            trial.cancelled(self._monotonic())
+            raise
+        trial.answered(self._monotonic())
+        return outputs
 
     async def _retry(self, exchange: Exchange, first: _Failed) -> Tensors:
         """Further attempts. tenacity is shown the first failure as its own first attempt's."""
@@ -218,7 +261,7 @@ class Attempts:
         pending: Pending | None = None
         ticket: Ticket | None = None
         outcome = Internal.code
-        share = self._share if exchange.attempts < self._limits.attempts else None
+        share = self._share if exchange.shared and exchange.attempts < self._limits.attempts else None
         try:
             ticket = self.breaker.admit()
             pending = self.lane.submit(exchange.request, exchange.until, avoid=avoid, share=share)

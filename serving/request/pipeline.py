@@ -32,11 +32,13 @@ from serving.protocol.decode import RequestDecoder
 from serving.protocol.encode import EncodedBody, encode_infer
 from serving.request.admission import Admission, Permit
 from serving.request.attempts import Attempts, Exchange
+from serving.request.canary import Throws
 from serving.request.deadline import budget_s
 from serving.request.failures import failure_of
 from serving.request.lane import Lane
 from serving.request.memory import Memory
 from serving.request.priority import priority_of
+from serving.request.sticky import sticky_key_of
 
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
@@ -47,7 +49,7 @@ NO_VERSION: Final = ("", "")
 
 
 class InferCall(NamedTuple):
-    """An inference request as it arrived; ``timeout`` (microseconds) and ``priority`` are its headers."""
+    """An inference request as it arrived; the last three are headers of it, ``timeout`` in microseconds."""
 
     model: str
     version: str | None
@@ -55,6 +57,7 @@ class InferCall(NamedTuple):
     json_length: int | None = None
     timeout: str | None = None
     priority: str | None = None
+    sticky_key: bytes | None = None
 
 
 class ServedVersion(NamedTuple):
@@ -75,11 +78,19 @@ class Mirror(Protocol):
     def offer(self, served: ServedVersion, request: InferenceRequest, outputs: Tensors) -> None: ...
 
 
+class Canary(NamedTuple):
+    """A version that gets a part of the stable one's calls. ``alone``: it gets all of them."""
+
+    served: ServedVersion
+    throws: Throws
+    alone: bool
+
+
 class Plan(NamedTuple):
     """How calls for a model, or for one version of it, are answered here; times in seconds.
 
     ``served`` is None if no version of it can be asked now. A call that names a version is ``pinned``: it is answered
-    by that version or not at all, so it has no ``chain``, no ``memory`` and no ``mirrors``.
+    by that version or not at all, so it has no ``chain``, no ``memory``, no ``mirrors`` and no ``canary``.
     """
 
     key: tuple[str, str]
@@ -91,6 +102,7 @@ class Plan(NamedTuple):
     memory: Memory | None = None
     pinned: bool = False
     mirrors: tuple[Mirror, ...] = ()
+    canary: Canary | None = None
 
 
 class Router(Protocol):
@@ -152,11 +164,14 @@ class Pipeline:
             request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
             deadline = arrived + budget_s(request.parameters, call.timeout, default_s=plan.timeout_s)
             priority = priority_of(request.parameters, call.priority)
+            sticky_key = sticky_key_of(request.parameters, call.sticky_key)
             given = fresh_from_memory(plan, request)
             if given is None:
-                exchange = Exchange(request, deadline, has_fallback=bool(plan.chain))
+                exchange = Exchange(request, deadline, has_fallback=bool(plan.chain), sticky_key=sticky_key)
                 permit = admit_now(plan, priority, deadline) or await admit_in_turn(plan, priority, deadline)
                 given = await self._answer(plan, exchange, permit)
+                if plan.canary is not None and given.origin is None:
+                    key = given.model, given.version
             body = encode_infer(_response(given, request), request)
             origin = given.origin
             outcome = OK if origin is None or origin.reason is None else DEGRADED
@@ -174,20 +189,15 @@ class Pipeline:
         """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""
         if isinstance(permit, Overloaded):
             return await fall_back(plan, exchange, permit)
-        admitted = self._monotonic()
-        served = plan.served
+        exchange.since = self._monotonic()
+        canary = plan.canary
         try:
-            try:
-                if served is None:
-                    raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
-                outputs = await served.attempts.answer(exchange)
-            except RequestError:
-                served = self._moved(plan, exchange)
-                if served is None:
-                    raise
-                outputs = await served.attempts.answer(exchange)
+            if canary is not None and (by_canary := await canary.throws.ask(exchange)) is not None:
+                served, outputs = canary.served, by_canary
+            else:  # the lot says so, or the canary couldn't answer, or there is none
+                served, outputs = await self._ask(plan, exchange)
         except RequestError as error:
-            took_s = self._monotonic() - admitted
+            took_s = self._monotonic() - exchange.since
             try:
                 return await fall_back(plan, exchange, error)
             finally:
@@ -196,7 +206,10 @@ class Pipeline:
                 elif isinstance(error, _TOO_MUCH) and (exchange.overdue or not isinstance(error, _TOO_LATE)):
                     permit.dropped()
         else:
-            permit.succeeded(took_s=self._monotonic() - admitted, waited_s=exchange.waited_s)
+            counts = canary is None or canary.alone or served is not canary.served
+            took_s, waited_s = self._monotonic() - exchange.since, exchange.waited_s
+            # A canary that is slow shall not make the limit smaller for those who don't meet it.
+            permit.succeeded(took_s=took_s * counts, waited_s=waited_s * counts)
         finally:
             permit.ignored()  # has no effect on one that was given back already
         if plan.memory is not None and served.deterministic:
@@ -204,6 +217,19 @@ class Pipeline:
         for mirror in plan.mirrors:
             mirror.offer(served, exchange.request, outputs)
         return Given(outputs, served.model, served.version)
+
+    async def _ask(self, plan: Plan, exchange: Exchange) -> tuple[ServedVersion, Tensors]:
+        """The outputs of the plan's version, or, if it has left the table meanwhile, of the one that answers now."""
+        served = plan.served
+        try:
+            if served is None:
+                raise ReplicaUnavailable(f"no version of model '{plan.key[0]}' is served now")
+            return served, await served.attempts.answer(exchange)
+        except RequestError:
+            served = self._moved(plan, exchange)
+            if served is None:
+                raise
+            return served, await served.attempts.answer(exchange)
 
     def _moved(self, plan: Plan, exchange: Exchange) -> ServedVersion | None:
         """The version that answers now, if it isn't the one that did when the request came.

@@ -1,7 +1,8 @@
 """A whole gateway with everything around it made up: time, chance, replicas and callers all come from one seed.
 
 The gateway, its lanes, breakers, ejection, admission, retries and fallback chains are the real ones. Replicas answer,
-fail, lie, hang, slow down, die and come back; callers come in bursts, give up, send nonsense and name versions.
+fail, lie, hang, slow down, die and come back; callers come in bursts, give up, send nonsense and name versions. In some
+worlds ``m@v3`` is rolled out beside ``m@v2``: its weight grows, and in the end it is promoted or taken back.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from models.inference import Tensor, Tensors
@@ -37,11 +39,12 @@ from serving.model_settings import (
 )
 from serving.request.lane import Lane
 from serving.request.pipeline import InferCall, Origin, Pipeline
-from serving.routing.table import EMPTY
+from serving.routing.outcomes import SplitOutcomes
+from serving.routing.table import EMPTY, RoutingTable, Split
 from serving.settings import Settings
 from tests.fakes import FakeClock, publish_version
 
-FACTORS = {"m@v2": 2.0, "m@v1": 3.0, "lite@v1": 5.0}
+FACTORS = {"m@v2": 2.0, "m@v1": 3.0, "lite@v1": 5.0, "m@v3": 7.0}
 """What each version multiplies its input with, so that an answer tells who gave it."""
 STATIC = -1.0
 
@@ -199,11 +202,24 @@ class Caller:
     timeout_us: int
     priority: int
     sent: float
+    sticky_key: str | None = None
+    nonsense: bool = False
     ended: float = 0.0
     outcome: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
     error: RequestError | None = None
+
+
+@dataclass(frozen=True)
+class Reign:
+    """Which versions of ``m`` answer unpinned requests from a moment on."""
+
+    since: float
+    stable: str
+    canary: str | None
+    epoch: str
+    weight: float
 
 
 class Records:
@@ -224,11 +240,25 @@ class World:
         self.clock = clock
         self.lanes: dict[str, Lane] = {}
         self.replicas: dict[str, list[SimReplica]] = {name: [] for name in FACTORS}
-        self.replicas_of = {"m@v2": self.rng.choice((1, 2, 3)), "m@v1": 1, "lite@v1": 1}
+        self.replicas_of = {
+            "m@v2": self.rng.choice((1, 2, 3)),
+            "m@v1": 1,
+            "lite@v1": 1,
+            "m@v3": self.rng.choice((1, 2)),
+        }
         self.records = Records()
         self.callers: list[Caller] = []
         self._spawned = 0
-        self.versions_move = self.rng.random() < 0.2
+        self.rollout = self.rng.choice(("", "", "steps", "grows"))
+        """Whether v3 is rolled out, to some end, or only gets more and more."""
+        self.names = [name for name in FACTORS if self.rollout or name != "m@v3"]
+        self.canary_is_bad = self.rng.random() < 0.7
+        self.calm = self.rollout == "grows" or (self.rollout == "steps" and self.rng.random() < 0.5)
+        """Nothing but the canary ever fails, and everybody has time."""
+        self.versions_move = not self.calm and self.rng.random() < 0.2
+        self.reigns: list[Reign] = []
+        self.collected: dict[str, SplitOutcomes] = {}
+        self.withdrawn_at: float | None = None
         self.settings = self._settings()
         self.gateway = Gateway(
             self.settings,
@@ -262,6 +292,9 @@ class World:
             max_batch_rows=rng.choice((1, 4, 64)),
             max_waiting=rng.choice((2, 4096)),
         )
+        if self.calm:
+            admission = AdmissionSettings(limit_min=512, limit_max=512)
+            model = msgspec.structs.replace(model, admission=admission, max_batch_rows=64, max_waiting=4096)
         return Settings(models=(model, ModelSettings(name="lite", versions=("v1",))))
 
     async def _link(self, model: str, version: str) -> SimLink:
@@ -279,19 +312,87 @@ class World:
     async def live(self, *, requests: int, seconds: float) -> None:
         """Callers call and replicas break for so long; then everything is well again, until nothing is under way."""
         table = self._table
-        for name in FACTORS:
+        for name in self.names:
             model, version = name.split("@")
             table = table.with_version(model, version, self._registry.manifest(model, version).digest, stable=True)
         table = table.with_version("m", "v2", self._registry.manifest("m", "v2").digest, stable=True)
-        self._table = table
-        await self.gateway.apply(table)
+        if self.rollout == "grows":
+            table = table.with_split("m", self._split("r1", self.rng.uniform(0.0, 0.3)))
+        await self._publish(table)
         loop = asyncio.get_running_loop()
-        trouble = [loop.create_task(self._trouble(name, seconds)) for name in FACTORS]
+        trouble = [loop.create_task(self._trouble(name, seconds)) for name in self.names if self._may_break(name)]
         if self.versions_move:
             trouble.append(loop.create_task(self._move_versions(seconds)))
-        burst = self.rng.random() < 0.3
+        if self.rollout:
+            trouble.append(loop.create_task(self._roll_out(seconds)))
+        burst = not self.calm and self.rng.random() < 0.3
         calls = [loop.create_task(self._call(self.rng.uniform(0, 0.05 if burst else seconds))) for _ in range(requests)]
         await asyncio.gather(*trouble, *calls)
+        self._collect()
+
+    def _may_break(self, name: str) -> bool:
+        return self.canary_is_bad if name == "m@v3" else not self.calm
+
+    async def _publish(self, table: RoutingTable) -> None:
+        self._table = table
+        route = table.models["m"]
+        canary = route.split
+        reign = Reign(
+            self.clock.now,
+            route.stable,
+            None if canary is None else canary.version,
+            "" if canary is None else canary.epoch,
+            0.0 if canary is None else canary.weight,
+        )
+        self.reigns.append(reign)
+        self._collect()
+        await self.gateway.apply(table)
+
+    def _collect(self) -> None:
+        if (outcomes := self.gateway.collect_outcomes("m")) is not None:
+            self.collected[outcomes.epoch] = outcomes
+
+    def reigns_within(self, start: float, end: float) -> list[Reign]:
+        """Those that a request which came and ended in this time may have met."""
+        ends = [*(reign.since for reign in self.reigns[1:]), float("inf")]
+        return [
+            reign
+            for reign, until in zip(self.reigns, ends, strict=True)
+            if reign.since <= end + 0.001 and until >= start - 0.001
+        ]
+
+    def _split(self, epoch: str, weight: float) -> Split:
+        return Split(version="v3", weight=weight, epoch=epoch, objective_s=self.rng.choice((None, 0.015)))
+
+    async def _roll_out(self, seconds: float) -> None:
+        """v3 gets more and more; then it is promoted or taken back, and perhaps there is another rollout of it."""
+        for epoch in ("r1",) if self.rollout == "grows" else ("r1", "r2"):
+            for weight in sorted(self.rng.choice((0.05, 0.25, 0.5, 0.9, 1.0)) for _ in range(4)):
+                await asyncio.sleep(self.rng.uniform(0, seconds / 6))
+                route = self._table.models["m"]
+                if route.stable == "v3" or "v3" not in route.versions:
+                    return
+                before = route.split.weight if route.split is not None else 0.0
+                await self._publish(self._table.with_split("m", self._split(epoch, max(weight, before))))
+            if self.rollout == "steps":
+                await asyncio.sleep(self.rng.uniform(0, seconds / 6))
+                await self._end_rollout()
+
+    async def _end_rollout(self) -> None:
+        table = self._table
+        promote = not (self.calm and self.canary_is_bad) and self.rng.random() < 0.3
+        if table.models["m"].stable == "v3":
+            return
+        if promote:
+            await self._publish(table.with_stable("m", "v3"))
+        elif self.rng.random() < 0.5:
+            await self._publish(table.with_split("m", None))
+        else:
+            self.withdrawn_at = self.clock.now
+            await self._publish(table.without_version("m", "v3", reason="it was bad", withdraw=True))
+            for replica in self.replicas["m@v3"]:
+                if replica.live:
+                    replica.die()
 
     async def _move_versions(self, seconds: float) -> None:
         """Now and then v2 leaves the table and its replicas end, or it comes back with new ones."""
@@ -299,16 +400,13 @@ class World:
         while self.clock.now < until:
             await asyncio.sleep(self.rng.uniform(0.1, 1.0))
             if "v2" in self._table.models["m"].versions:
-                self._table = self._table.without_version("m", "v2")
-                await self.gateway.apply(self._table)
+                await self._publish(self._table.without_version("m", "v2"))
                 for replica in self.replicas["m@v2"]:
                     if replica.live:
                         replica.die()
             else:
-                self._table = self._table.with_version(
-                    "m", "v2", self._registry.manifest("m", "v2").digest, stable=True
-                )
-                await self.gateway.apply(self._table)
+                digest = self._registry.manifest("m", "v2").digest
+                await self._publish(self._table.with_version("m", "v2", digest, stable=True))
 
     async def _trouble(self, name: str, seconds: float) -> None:
         until = self.clock.now + seconds
@@ -345,21 +443,22 @@ class World:
         await asyncio.sleep(after_s)
         rng = self.rng
         values = [float(rng.randrange(1, 6)) for _ in range(rng.choice((1, 1, 1, 3)))]
-        if rng.random() < 0.03:
+        if rng.random() < 0.03 and not self.calm:
             values[0] = -1.0
         caller = Caller(
             model=rng.choice(("m", "m", "m", "m", "lite")),
             version=None,
             values=values,
-            timeout_us=int(rng.choice((30e3, 200e3, 1e6, 3e6))),
+            timeout_us=int(rng.choice((1e6, 3e6) if self.calm else (30e3, 200e3, 1e6, 3e6))),
             priority=rng.choice((0, 1, 2, 3)),
             sent=self.clock.now,
+            sticky_key=f"user {rng.randrange(9)}" if rng.random() < 0.7 else None,
+            nonsense=rng.random() < 0.05,
         )
         if caller.model == "m" and rng.random() < 0.1:
-            caller.version = rng.choice(("v1", "v2"))
+            caller.version = rng.choice(("v1", "v2", "v3") if self.rollout else ("v1", "v2"))
         self.callers.append(caller)
-        nonsense = rng.random() < 0.05
-        task = asyncio.get_running_loop().create_task(self._ask(caller, nonsense=nonsense))
+        task = asyncio.get_running_loop().create_task(self._ask(caller))
         if rng.random() < 0.1:
             await asyncio.wait((task,), timeout=rng.uniform(0, 0.1))
             task.cancel()
@@ -370,10 +469,13 @@ class World:
         else:
             task.result()
 
-    async def _ask(self, caller: Caller, *, nonsense: bool) -> None:
+    async def _ask(self, caller: Caller) -> None:
         data = [[value, value] for value in caller.values]
-        tensor = {"name": "z" if nonsense else "x", "shape": [len(data), 2], "datatype": "FP32", "data": data}
-        body = {"inputs": [tensor], "parameters": {"timeout": caller.timeout_us, "priority": caller.priority}}
+        tensor = {"name": "z" if caller.nonsense else "x", "shape": [len(data), 2], "datatype": "FP32", "data": data}
+        parameters: dict[str, Any] = {"timeout": caller.timeout_us, "priority": caller.priority}
+        if caller.sticky_key is not None:
+            parameters["sticky_key"] = caller.sticky_key
+        body = {"inputs": [tensor], "parameters": parameters}
         try:
             reply = await self._pipeline.infer(InferCall(caller.model, caller.version, json.dumps(body).encode()))
         except RequestError as error:
@@ -385,7 +487,7 @@ class World:
 
 
 def make_store(folder: Path) -> Registry:
-    """The three versions that the world serves; their artifacts never run."""
+    """The versions that the world serves; their artifacts never run."""
     registry = Registry(folder)
     for name in FACTORS:
         model, version = name.split("@")

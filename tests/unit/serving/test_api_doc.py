@@ -13,6 +13,7 @@ from serving.protocol.compression import COMPRESS_MIN_BYTES
 from serving.protocol.decode import EMPTY_TENSOR_MAX_SIZE
 from serving.protocol.status import STATUS
 from serving.request.deadline import TIMEOUT_HEADER, TIMEOUT_MAX_US
+from serving.request.sticky import STICKY_HEADER, STICKY_KEY_MAX_BYTES
 
 PAGE = (Path(__file__).parents[3] / "docs/api.md").read_text()
 MODEL = "/v2/models/{model}"
@@ -54,11 +55,12 @@ def test_the_page_lists_every_error_with_its_status() -> None:
 
 
 def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
-    for header in (routes._LENGTH, routes._VERSION, TIMEOUT_HEADER.encode()):
+    for header in (routes._LENGTH, routes._VERSION, TIMEOUT_HEADER.encode(), STICKY_HEADER.encode()):
         assert f"| `{header.decode()}` |" in PAGE.lower()
     assert f"{TIMEOUT_MAX_US:,}".replace(",", " ") in PAGE
     assert f"{EMPTY_TENSOR_MAX_SIZE:,}".replace(",", " ") in PAGE
     assert f"at least {COMPRESS_MIN_BYTES} bytes" in PAGE
+    assert f"at most {STICKY_KEY_MAX_BYTES} bytes" in PAGE
     assert f"`{ACCEPTING_PATH}`" in PAGE
 
 

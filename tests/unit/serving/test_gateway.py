@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from models.manifest import Manifest
 from models.registry import Registry
+from models.signature import Signature, TensorSpec
 from serving.channel.address import Address, UnixAddress
 from serving.channel.messages import PROTOCOL_VERSION, Hello
 from serving.channel.runner import ModelRunner
@@ -19,7 +21,10 @@ from serving.clock import SystemClock
 from serving.errors import ModelNotFound, ReplicaLost, ReplicaUnavailable
 from serving.gateway import READY_WAIT_S, Gateway
 from serving.model_settings import ModelSettings
-from serving.routing.table import EMPTY, RoutingTable
+from serving.request.pipeline import InferCall, Pipeline
+from serving.request.record import RequestRecorder
+from serving.routing.outcomes import AtWeight, Counted, SplitOutcomes
+from serving.routing.table import EMPTY, RoutingTable, Split
 from serving.settings import Settings
 from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, request_of, settled, values_of
 
@@ -273,3 +278,143 @@ async def test_a_model_is_served_as_its_settings_say(
     rig.link("m@v1").gate.set()
     await asyncio.gather(*asking)
     await rig.gateway.close()
+
+
+def split_to(version: str = "v2", weight: float = 0.5, epoch: str = "r1") -> Split:
+    return Split(version=version, weight=weight, epoch=epoch)
+
+
+def outcomes_of(rig: Rig) -> SplitOutcomes:
+    outcomes = rig.gateway.collect_outcomes("m")
+    assert outcomes is not None
+    return outcomes
+
+
+class TestCanaries:
+    def two(self, rig: Rig) -> RoutingTable:
+        return rig.with_version(rig.with_version(EMPTY, "m@v1"), "m@v2")
+
+    async def infer(self, rig: Rig, version: str | None = None) -> str:
+        body = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
+        pipeline = Pipeline(rig.gateway, RequestRecorder((1.0,)), clock=rig.clock)
+        return (await pipeline.infer(InferCall("m", version, json.dumps(body).encode()))).given.version
+
+    async def test_by_a_table_with_a_split_the_canary_gets_its_share_and_each_is_counted(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        table = self.two(rig).with_split("m", split_to(weight=1.0))
+        assert await rig.gateway.apply(table) == table.generation
+        assert [await self.infer(rig), await self.infer(rig, "v1")] == ["v2", "v1"]
+        assert await rig.gateway.apply(table.with_split("m", split_to(weight=0.0))) == table.generation + 1
+        assert await self.infer(rig) == "v1"
+        outcomes = outcomes_of(rig)
+        assert outcomes.weights == (AtWeight(0.0, Counted(), Counted(1)), AtWeight(1.0, Counted(1), Counted()))
+        assert (outcomes.epoch, outcomes.canary, outcomes.stable) == ("r1", "v2", "v1")
+        assert (outcomes.weight, outcomes.ended, outcomes.fault) == (0.0, False, "")
+        await rig.gateway.close()
+
+    async def test_a_model_without_one_has_nothing_to_tell(self, clock: FakeClock, rig: Rig) -> None:
+        await rig.gateway.apply(self.two(rig))
+        assert rig.gateway.route("m", None).canary is None
+        assert rig.gateway.collect_outcomes("m") is None
+        await rig.gateway.close()
+
+    async def test_counts_stay_when_it_ends_and_begin_anew_with_another_one(self, clock: FakeClock, rig: Rig) -> None:
+        table = self.two(rig).with_split("m", split_to(weight=1.0))
+        await rig.gateway.apply(table)
+        await self.infer(rig)
+        await rig.gateway.apply(table := table.with_split("m", None))
+        assert await self.infer(rig) == "v1"
+        outcomes = outcomes_of(rig)
+        assert (outcomes.ended, outcomes.weight, outcomes.weights[0].canary) == (True, 0.0, Counted(1))
+        await rig.gateway.apply(table.with_split("m", split_to(weight=1.0, epoch="r2")))
+        outcomes = outcomes_of(rig)
+        assert (outcomes.ended, outcomes.epoch, outcomes.weights[0].canary) == (False, "r2", Counted())
+        await rig.gateway.close()
+
+    async def test_a_promoted_canary_is_stable_and_no_longer_compared(self, clock: FakeClock, rig: Rig) -> None:
+        table = self.two(rig).with_split("m", split_to(weight=1.0))
+        await rig.gateway.apply(table)
+        await rig.gateway.apply(table.with_stable("m", "v2"))
+        assert [await self.infer(rig), await self.infer(rig, "v1")] == ["v2", "v1"]
+        assert (outcomes_of(rig).ended, outcomes_of(rig).weights[0].canary) == (True, Counted())
+        await rig.gateway.close()
+
+    async def test_a_canary_that_cannot_be_linked_gets_nothing_until_it_can(self, clock: FakeClock, rig: Rig) -> None:
+        table = self.two(rig).with_split("m", split_to(weight=1.0))
+        rig.broken.add("m@v2")
+        await rig.gateway.apply(table)
+        assert await self.infer(rig) == "v1"
+        assert (outcomes_of(rig).weight, outcomes_of(rig).fault) == (0.0, "it isn't loaded in this gateway")
+        rig.broken.clear()
+        await rig.gateway.apply(table)
+        assert await self.infer(rig) == "v2"
+        assert (outcomes_of(rig).weight, outcomes_of(rig).fault) == (1.0, "")
+        await rig.gateway.close()
+
+    async def test_a_canary_that_speaks_otherwise_than_stable_gets_nothing(self, clock: FakeClock, rig: Rig) -> None:
+        other = Signature((TensorSpec("z", "FP32", (-1, 2)),), DOUBLE.outputs, batched=True)
+        digest = publish_version(rig.registry, "m", "v2", signature=other).digest
+        table = rig.with_version(EMPTY, "m@v1").with_version("m", "v2", digest)
+        await rig.gateway.apply(table.with_split("m", split_to(weight=1.0)))
+        assert await self.infer(rig) == "v1"
+        assert outcomes_of(rig).fault == "it can't answer for m@v1: its inputs have other names or another order"
+        await rig.gateway.close()
+
+    async def test_a_canary_is_taken_back_at_once_even_while_another_version_is_waited_for(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        table = self.two(rig).with_split("m", split_to(weight=1.0))
+        await rig.gateway.apply(table)
+        loading = asyncio.create_task(rig.gateway.apply(rig.with_version(table, "n@v1")))
+        await asyncio.sleep(READY_WAIT_S / 2)
+        back = rig.with_version(table, "n@v1").with_split("m", None)
+        taking_back = asyncio.create_task(rig.gateway.apply(back))
+        await settled()
+        assert not loading.done()
+        assert await self.infer(rig) == "v1"
+        assert (outcomes_of(rig).weight, outcomes_of(rig).ended) == (0.0, True)
+        await loading
+        assert await self.infer(rig) == "v1"  # by a table that has the split, but isn't the newest that is known
+        assert await taking_back == back.generation
+        again = back.with_split("m", split_to(weight=1.0))
+        await rig.gateway.apply(again)
+        assert await self.infer(rig) == "v2"
+        await rig.gateway.close()
+
+    async def test_an_older_table_takes_nothing_back(self, clock: FakeClock, rig: Rig) -> None:
+        table = self.two(rig)
+        await rig.gateway.apply(table.with_split("m", split_to(weight=1.0)))
+        await rig.gateway.apply(table)
+        assert await self.infer(rig) == "v2"
+        await rig.gateway.close()
+
+    async def test_a_collector_can_tell_gateways_and_their_restarts_apart(self, clock: FakeClock, rig: Rig) -> None:
+        table = self.two(rig).with_split("m", split_to())
+        seen = []
+        for name in (None, None, "g1"):
+            gateway = Gateway(Settings(), link=rig._link, read_manifest=rig.registry.manifest, clock=clock, name=name)
+            await gateway.apply(table)
+            outcomes = gateway.collect_outcomes("m")
+            assert outcomes is not None
+            seen.append((outcomes.gateway, outcomes.started))
+            await gateway.close()
+        assert len(set(seen)) == 3
+        assert seen[2][0] == "g1"
+        assert [started for _, started in seen] == sorted({started for _, started in seen})
+
+    async def test_who_waits_to_be_let_in_is_reported_to_both_by_their_shares(self, clock: FakeClock, rig: Rig) -> None:
+        await rig.gateway.apply(self.two(rig).with_split("m", split_to(weight=0.25)))
+        admission = rig.gateway.route("m", None).admission
+        permits = [admission.try_admit(2, clock.now + 9) for _ in range(admission.limit)]
+        waiting = [asyncio.create_task(admission.admit(2, clock.now + 9)) for _ in range(8)]
+        await settled()
+        lanes = {found.served.version: found.lane for found in rig.gateway.versions}
+        assert (lanes["v1"].waiting_elsewhere(), lanes["v2"].waiting_elsewhere()) == (6, 2)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        for permit in permits:
+            assert permit is not None
+            permit.ignored()
+        await rig.gateway.close()

@@ -43,6 +43,35 @@ metrics.flush()
 metrics.flush()
 """
 
+CANARY = """
+from serving.routing.outcomes import AtWeight, Counted, SplitOutcomes
+metrics = ProtectionMetrics()
+def show(epoch, weight, *weights):
+    metrics.show_canary(SplitOutcomes("g", 0.0, 1, "m", epoch, "v2", "v1", weight, False, "", weights, (), 0, False))
+first = AtWeight(0.1, Counted(9, bad=4, slow=1, invalid=2, repeated=2), Counted(20))
+show("r1", 0.1, first)
+show("r1", 0.1, first)
+show("r1", 0.5, first, AtWeight(0.5, Counted(1), Counted(1, bad=1)))
+show("r2", float(sys.argv[2]), AtWeight(0.1, Counted(7), Counted(50)))
+"""
+
+FLUSH = """
+from types import SimpleNamespace
+from serving.ingress.front import Reported
+from serving.request.record import RequestRecorder
+from serving.routing.outcomes import SplitOutcomes
+canaries = {"m": SplitOutcomes("g", 0.0, 1, "m", "r1", "v2", "v1", 0.25, False, "", (), (), 0, False)}
+gateway = SimpleNamespace(
+    versions=[],
+    planner=SimpleNamespace(models={}),
+    table=SimpleNamespace(generation=1),
+    models_with_outcomes=canaries.keys(),
+    collect_outcomes=lambda model, keys_from: canaries[model],
+)
+reported = Reported(gateway, RequestRecorder(LATENCY_BUCKETS_S), None)
+reported.flush()
+"""
+
 RENDER = "\nprint(render_metrics(folder).decode())"
 
 WAIT = """
@@ -154,6 +183,33 @@ def test_what_all_mirrors_did_is_added_up_and_one_that_is_silent_is_seen(folder:
     assert shown[f'holdfast_shadow_agreed_rows_total{{{of},shadow="s"}}'] == 12
     assert shown[f'holdfast_shadow_disagreements_total{{{of},reason="nan",shadow="s"}}'] == 2
     assert shown[f'holdfast_shadow_silent{{{of},shadow="s"}}'] == 1
+
+
+def test_first_attempts_at_a_canary_and_its_stable_version_are_shown_by_how_they_ended(folder: Path) -> None:
+    shown = samples(run_in(folder, CANARY + RENDER, "0.25"))
+    attempts = {
+        (version, outcome): shown.get(
+            f'holdfast_canary_attempts_total{{model="m",outcome="{outcome}",version="{version}"}}', 0
+        )
+        for version in ("v1", "v2")
+        for outcome in ("ok", "failed", "slow", "invalid", "repeated")
+    }
+    assert {key: value for key, value in attempts.items() if value} == {
+        ("v2", "ok"): 3 + 1 + 7,
+        ("v2", "failed"): 1,
+        ("v2", "slow"): 1,
+        ("v2", "invalid"): 2,
+        ("v2", "repeated"): 2,
+        ("v1", "ok"): 20 + 50,
+        ("v1", "failed"): 1,
+    }
+    assert shown['holdfast_canary_weight{model="m",version="v2"}'] == 0.25
+
+
+def test_what_is_no_canary_any_more_has_no_weight(folder: Path) -> None:
+    weight = 'holdfast_canary_weight{model="m",version="v2"}'
+    assert samples(run_in(folder / "a", FLUSH + RENDER))[weight] == 0.25
+    assert samples(run_in(folder / "b", FLUSH + "canaries.clear(); reported.flush()" + RENDER))[weight] == 0
 
 
 def test_the_folder_must_be_chosen_before_prometheus_client_is_imported(folder: Path) -> None:

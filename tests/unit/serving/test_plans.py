@@ -19,7 +19,7 @@ from serving.gateway import Gateway
 from serving.model_settings import ModelSettings, ShadowSettings, UseCache, UseModel, UsePriorVersion, UseStatic
 from serving.plans import chain_fault, shadow_fault
 from serving.request.pipeline import InferCall, Pipeline, Reply
-from serving.routing.table import EMPTY, RoutingTable
+from serving.routing.table import EMPTY, RoutingTable, Split
 from serving.settings import Settings
 from serving.status import gateway_status
 from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, request_of, settled
@@ -177,7 +177,35 @@ async def test_the_status_tells_of_everything_that_protects(clock: FakeClock, tm
     assert model["admission"]["inflight"] == 0
     version = model["versions"]["v2"]
     assert (version["breaker"]["state"], version["attempts"]) == ("closed", {"ok": 1})
+    assert model["canary"] is None
     assert json.loads(json.dumps(status)) == status
+    await site.gateway.close()
+
+
+async def test_the_status_shows_a_canary_and_how_it_does(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path)
+    await site.serve("m@v1", "m@v2")
+    split = Split(version="v1", weight=1.0, epoch="r1", objective_s=0.5)
+    table = site.table.with_split("m", split)
+    await site.gateway.apply(table)
+    await site.who()
+    shown = gateway_status(site.gateway, cache=site.cache, clock=clock)["models"]["m"]["canary"]
+    (at,) = shown.pop("weights")
+    assert (at["weight"], at["canary"]["attempts"], at["stable"]["attempts"]) == (1.0, 1, 0)
+    assert shown == {
+        "version": "v1",
+        "epoch": "r1",
+        "weight": 1.0,
+        "ended": False,
+        "fault": None,
+        "stickiness": "key",
+        "objective_s": 0.5,
+        "bad_keys": 0,
+        "keys_full": False,
+    }
+    await site.gateway.apply(table.with_split("m", None))
+    ended = gateway_status(site.gateway, cache=site.cache, clock=clock)["models"]["m"]["canary"]
+    assert (ended["weight"], ended["ended"], ended["stickiness"]) == (0.0, True, None)
     await site.gateway.close()
 
 

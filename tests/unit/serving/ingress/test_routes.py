@@ -11,6 +11,8 @@ import pytest
 
 from serving.errors import UnknownRoute
 from serving.ingress.routes import find_target
+from serving.routing.split import lot
+from serving.routing.table import Split
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -101,6 +103,17 @@ async def test_bodies_are_inflated_and_deflated_as_the_headers_say(clock: FakeCl
     response = await site.ask("POST", "/v2/models/m/infer", gzip.compress(body), headers)
     assert response.headers["content-encoding"] == "gzip"
     assert json.loads(gzip.decompress(response.body))["outputs"][0]["data"] == [2.5] * 400
+    await site.gateway.close()
+
+
+async def test_the_header_of_a_stickiness_key_decides_who_answers(clock: FakeClock, site: Site) -> None:
+    await site.start()
+    split = Split(version="v2", weight=0.5, epoch="r1")
+    await site.gateway.apply(site.gateway.table.with_split("m", split))
+    for key in (f"user {number}" for number in range(8)):
+        response = await site.ask("POST", "/v2/models/m/infer", INFER, {"X-Sticky-Key": key})
+        version = "v2" if lot(key.encode(), "r1") < 0.5 else "v1"
+        assert response.headers["holdfast-version"] == f"m@{version}"
     await site.gateway.close()
 
 
@@ -261,6 +274,7 @@ class TestWrongRequests:
             ({"Content-Encoding": "br"}, 415, "Content-Encoding: 'br' isn't supported"),
             ({"Content-Encoding": "gzip"}, 400, ""),
             ({"X-Request-Timeout-Us": "soon"}, 400, "header x-request-timeout-us: 'soon'"),
+            ({"X-Sticky-Key": "a" * 257}, 400, "header x-sticky-key: it has 257 bytes, more than 256"),
         ],
     )
     async def test_a_wrong_header_is_named(

@@ -10,20 +10,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import ModelNotFound
-from serving.routing.table import EMPTY, Mirrored, ModelRoute, RoutingTable, loaded, table_from_json, table_to_json
+from serving.routing.table import (
+    EMPTY,
+    Mirrored,
+    ModelRoute,
+    RoutingTable,
+    Split,
+    loaded,
+    table_from_json,
+    table_to_json,
+)
 from serving.routing.table_file import TableFile
 
 ONE = EMPTY.with_version("m", "v1", "sha256:1")
 TWO = ONE.with_version("m", "v2", "sha256:2")
 
 names = st.sampled_from(["a", "b", "c"])
-changes = st.lists(st.tuples(st.sampled_from(["with", "stable", "without"]), names, names), max_size=12)
+changes = st.lists(
+    st.tuples(st.sampled_from(["with", "stable", "without", "split", "promote"]), names, names), max_size=12
+)
+
+
+def canary(version: str = "v2", weight: float = 0.1) -> Split:
+    return Split(version=version, weight=weight, epoch="r1")
 
 
 def changed(table: RoutingTable, change: tuple[str, str, str]) -> RoutingTable:
     kind, model, version = change
     if kind == "without":
         return table.without_version(model, version, reason="gone")
+    if kind in ("split", "promote"):
+        try:
+            return table.with_split(model, canary(version)) if kind == "split" else table.with_stable(model, version)
+        except (ModelNotFound, ValueError):
+            kind = "with"
     return table.with_version(model, version, f"sha256:{version}", stable=kind == "stable")
 
 
@@ -40,6 +60,8 @@ class TestTheTable:
             assert table.generation == number
             assert table_from_json(table_to_json(table)) == table
             assert all(route.stable in route.versions for route in table.models.values())
+            splits = [(route, route.split) for route in table.models.values() if route.split is not None]
+            assert all(split.version in {*route.versions} - {route.stable} for route, split in splits)
             served = {f"{model}@{version}" for model, version in loaded(table)}
             assert not served & table.unavailable.keys()
 
@@ -95,6 +117,91 @@ class TestTheTable:
     def test_what_is_no_table_is_refused(self, raw: bytes) -> None:
         with pytest.raises(ValueError, match=r"."):
             table_from_json(raw)
+
+
+class TestASplit:
+    def test_a_canary_gets_a_weight_another_one_and_none(self) -> None:
+        five = TWO.with_split("m", canary(weight=0.05))
+        fifty = five.with_split("m", canary(weight=0.5))
+        none = fifty.with_split("m", None)
+        weights = [
+            None if (split := table.models["m"].split) is None else split.weight for table in (five, fifty, none)
+        ]
+        assert weights == [0.05, 0.5, None]
+        assert [table.generation for table in (five, fifty, none)] == [3, 4, 5]
+        assert [table.resolve("m", None) for table in (five, fifty, none)] == ["v1"] * 3
+
+    def test_it_can_be_written_down_with_all_that_it_says(self) -> None:
+        split = Split(version="v2", weight=0.1, epoch="r1", stickiness="random", objective_s=0.05)
+        table = TWO.with_split("m", split)
+        assert table_from_json(table_to_json(table)).models["m"].split == split
+
+    def test_a_table_without_one_reads_and_is_written_as_before_there_were_any(self) -> None:
+        model = b'{"stable":"v1","versions":{"v1":"sha256:1"}}'
+        raw = b'{"generation":1,"models":{"m":%b},"unavailable":{},"withdrawn":{}}' % model
+        assert table_from_json(raw) == ONE
+        assert table_to_json(ONE) == raw
+
+    @pytest.mark.parametrize("weight", [-0.01, 1.01, float("nan"), float("inf")])
+    def test_a_weight_is_a_share(self, weight: float) -> None:
+        with pytest.raises(ValueError, match="must be from 0 to 1"):
+            canary(weight=weight)
+
+    def test_it_needs_a_name_and_a_possible_objective(self) -> None:
+        with pytest.raises(ValueError, match="no epoch"):
+            Split(version="v2", weight=0.1, epoch="")
+        with pytest.raises(ValueError, match="objective_s"):
+            Split(version="v2", weight=0.1, epoch="r1", objective_s=0.0)
+
+    def test_a_canary_that_is_not_served_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="the canary 'v3' isn't among"):
+            TWO.with_split("m", canary("v3"))
+        with pytest.raises(ModelNotFound):
+            TWO.with_split("x", canary())
+
+    def test_the_stable_version_is_no_canary(self) -> None:
+        with pytest.raises(ValueError, match="can't be its own canary"):
+            TWO.with_split("m", canary("v1"))
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b'{"version":"v2","weight":2,"epoch":"r1"}',
+            b'{"version":"v3","weight":0.1,"epoch":"r1"}',
+            b'{"version":"v1","weight":0.1,"epoch":"r1"}',
+            b'{"version":"v2","weight":0.1,"epoch":"r1","stickiness":"gum"}',
+            b'{"version":"v2","weight":0.1,"epoch":"r1","wait":1}',
+        ],
+    )
+    def test_nor_is_any_of_that_read(self, raw: bytes) -> None:
+        versions = b'{"v1":"sha256:1","v2":"sha256:2"}'
+        with pytest.raises(ValueError, match=r"."):
+            table_from_json(b'{"models":{"m":{"stable":"v1","versions":%b,"split":%b}}}' % (versions, raw))
+
+    def test_promotion_ends_it_and_keeps_the_prior_version(self) -> None:
+        promoted = TWO.with_split("m", canary()).with_stable("m", "v2")
+        assert promoted.models["m"] == ModelRoute("v2", {"v1": "sha256:1", "v2": "sha256:2"})
+        with pytest.raises(ModelNotFound):
+            promoted.with_stable("m", "v3")
+
+    def test_other_versions_come_and_go_beside_it(self) -> None:
+        table = TWO.with_split("m", canary()).with_version("m", "v3", "sha256:3").with_version("n", "v1", "sha256:4")
+        assert table.without_version("m", "v3").without_version("n", "v1").models["m"].split == canary()
+
+    def test_it_ends_with_either_of_its_two_versions(self) -> None:
+        table = TWO.with_version("m", "v3", "sha256:3").with_split("m", canary())
+        for changed_table in (
+            table.without_version("m", "v2", withdraw=True),
+            table.without_version("m", "v1"),
+            table.with_version("m", "v3", "sha256:3", stable=True),
+        ):
+            assert changed_table.models["m"].split is None
+
+    def test_an_unproven_canary_takes_over_only_for_want_of_others(self) -> None:
+        table = EMPTY.with_version("m", "v1", "sha256:1").with_version("m", "v0", "sha256:0")
+        table = table.with_version("m", "v2", "sha256:2").with_split("m", canary())
+        assert table.without_version("m", "v1").resolve("m", None) == "v0"
+        assert TWO.with_split("m", canary()).without_version("m", "v1").resolve("m", None) == "v2"
 
 
 @pytest.fixture

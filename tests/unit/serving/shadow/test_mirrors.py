@@ -17,6 +17,7 @@ from models.manifest import FileDigest
 from models.registry import Registry
 from models.signature import Signature, TensorSpec
 from serving.cluster import StartError
+from serving.errors import ModelNotFound
 from serving.model_settings import ModelSettings, ShadowSettings, UsePriorVersion
 from serving.routing.table import RoutingTable
 from serving.settings import Settings
@@ -204,7 +205,7 @@ def test_a_mirror_that_cannot_be_is_refused_by_the_table() -> None:
     for version, share, text in (("v3", 1.0, "'v3'"), ("v1", 1.0, "'v1'"), ("v2", 0.0, "0"), ("v2", 1.5, "1.5")):
         with pytest.raises(ValueError, match=text):
             table.with_mirror("m", version, share)
-    with pytest.raises(ValueError, match="isn't served"):
+    with pytest.raises(ModelNotFound, match="isn't served"):
         table.with_mirror("n", "v2", 1.0)
 
 
