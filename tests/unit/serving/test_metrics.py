@@ -65,6 +65,7 @@ gateway = SimpleNamespace(
     versions=[],
     planner=SimpleNamespace(models={}),
     table=SimpleNamespace(generation=1),
+    mirrors=SimpleNamespace(look=lambda: None, all=()),
     models_with_outcomes=canaries.keys(),
     collect_outcomes=lambda model, keys_from: canaries[model],
 )
