@@ -86,6 +86,24 @@ class LoadFailed(RequestError):
     code = "load_failed"
 
 
+class RolloutNotFound(RequestError):
+    """The model never had a rollout."""
+
+    code = "rollout_not_found"
+
+
+class RolloutRefused(RequestError):
+    """This can't be done to a rollout, or to a version that one needs, as things are. The text says what can."""
+
+    code = "rollout_refused"
+
+
+class RolloutsUnavailable(RequestError):
+    """What happens to rollouts can't be written down now, so nothing does."""
+
+    code = "rollouts_unavailable"
+
+
 class Internal(RequestError):
     """A defect of ours. The details go to the log, not to the caller."""
 

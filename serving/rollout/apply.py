@@ -153,7 +153,7 @@ def _observed(state: RolloutState, event: events.Observed) -> RolloutState:
     if not watched:  # it only moves the burn rates' windows on
         evidence = replace(evidence, gap_s=state.evidence.gap_s)
     watched_s = observation.seconds if watched and state.phase is Phase.BAKING and evidence.complete else 0.0
-    return replace(state, evidence=evidence, observed_s=state.observed_s + watched_s)
+    return replace(state, evidence=evidence, observed_s=state.observed_s + watched_s, cursor=event.cursor)
 
 
 def _ready(state: RolloutState, event: events.VersionReady) -> RolloutState:

@@ -80,6 +80,18 @@ def _read(text: str) -> tuple[RolloutSpec | None, tuple[Fault, ...]]:
     return msgspec.convert(raw, RolloutSpec), ()
 
 
+def located(text: str, message: str) -> str:
+    """The message with the line in front, if it begins with a key of the file; else as it is."""
+    key, colon, _ = message.partition(": ")
+    if not colon or not re.fullmatch(r"[\w.\[\]]+", key):
+        return message
+    try:
+        node = _node_at(_compose(text), key)
+    except _NotYaml:
+        return message
+    return f"line {_line(node.start_mark)}: {message}"
+
+
 class _NotYaml(Exception):
     def __init__(self, fault: Fault) -> None:
         self.fault = fault

@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from serving.rollout.analysis import Evidence
+from serving.rollout.cursor import GatewayCursor
 from serving.rollout.events import (
     Abort,
     ClockTick,
@@ -146,7 +147,8 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     ``at`` is the latest wall clock seen, ``since`` when the phase or weight began on it. Durations don't come from
     these: ``here_s`` is the time since the step or phase began, ``weight_s`` since the weight is in force, both
-    without pauses, and ``observed_s`` what of the bake all gateways have reported on.
+    without pauses, and ``observed_s`` what of the bake all gateways have reported on. ``cursor`` says how far the counts of
+    gateways have been observed.
     """
 
     rollout: str
@@ -172,6 +174,7 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     pause_cause: Literal["", "person", "step", "breach", "metrics", "evidence"] = ""
     ending: Literal["RolledBack", "Aborted"] = "RolledBack"
     findings: tuple[Finding, ...] = ()
+    cursor: tuple[GatewayCursor, ...] = ()
     history: tuple[Passage, ...] = ()
 
     @property

@@ -1,15 +1,17 @@
 """Brings versions up and takes them down while the system runs, and publishes the table that says so.
 
 Only a version whose replicas are ready enters the table, and a version leaves the table before its replicas end.
-Not here: Ray (``serving.deployments`` hands in a ``Deployer`` and a ``Publish``), weights and evidence.
+Not here: Ray (``serving.deployments`` hands in a ``Deployer`` and a ``Publish``), and what a rollout does to the table
+(``serving.rollout.effects``, by the ways that are open to it here).
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -19,7 +21,9 @@ from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError
 from serving.model_settings import ModelSettings
+from serving.rollout.standing import Standing
 from serving.rollout.withdrawn_file import WithdrawnFile
+from serving.rollout.world import Told
 from serving.routing.table import RoutingTable, loaded
 from serving.routing.table_file import TableFile
 from serving.settings import Settings
@@ -39,8 +43,8 @@ class Deployer(Protocol):
         ...
 
 
-Publish = Callable[[RoutingTable], Awaitable[None]]
-"""Returns when every gateway that lives has acknowledged the table."""
+Publish = Callable[[RoutingTable], Awaitable[Told]]
+"""Tells every gateway that lives, and waits for them for a bounded time."""
 
 
 UNLOADED: Final = "unloaded on request"
@@ -85,6 +89,9 @@ class VersionControl:
         self._state = state
         self._withdrawn = withdrawn
         self._table = state.read().with_withdrawn(withdrawn.read())
+        self._standings: Mapping[str, Standing] = {}
+        self._initial: dict[str, list[asyncio.Task[None]]] = {}
+        self._known = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
         self._writing = asyncio.Lock()
 
@@ -92,21 +99,70 @@ class VersionControl:
     def table(self) -> RoutingTable:
         return self._table
 
-    async def start(self) -> None:
-        """Deploy what the last table and the settings name, but what a person has unloaded since.
+    async def start(
+        self, standings: Mapping[str, Standing] | None = None, rolled_back: Mapping[str, str] | None = None
+    ) -> None:
+        """Deploy what the last table, the settings and the rollouts name, but what a person has unloaded since.
 
         A version that fails doesn't stop the others, and is tried again when the control plane starts anew. What was
-        withdrawn stays so: only a person who loads a version takes that back.
+        withdrawn stays so, and what was rolled back (``model@version`` and why) isn't served: only a person takes that
+        back. Where a model stands by its last rollout counts for more than its settings, unless these call a version
+        stable that the rollout knew nothing of.
         """
+        self._standings, marked = standings or {}, rolled_back or {}
         if self._table.models and self._table != self._state.read():  # something withdrawn is news to the gateways
-            await self._change(lambda table: table)
-        wanted = {ModelVersion(*name): False for name in loaded(self._table)}
+            await self._change(msgspec.structs.replace)
+        wanted = {ModelVersion(*name): False for name in loaded(self._table) if "@".join(name) not in marked}
         for model in await asyncio.to_thread(initial_models, self._settings, self._registry):
-            for version in sorted(model.versions, key=lambda version: version != model.stable_version):
+            stable, where = self._stable_version(model), self._standings.get(model.name)
+            versions = dict.fromkeys((stable, *(where.needed if where is not None else ()), *model.versions))
+            for version in versions:
                 name = ModelVersion(model.name, version)
-                if self._table.unavailable.get(str(name)) != UNLOADED:
-                    wanted.setdefault(name, version == model.stable_version)
-        await asyncio.gather(*(self._load_initially(name, make_stable=stable) for name, stable in wanted.items()))
+                if (reason := marked.get(str(name))) is not None:
+                    await self._change(functools.partial(_without, name=name, reason=rolled_back_because(reason)))
+                elif self._table.unavailable.get(str(name)) != UNLOADED:
+                    wanted[name] = wanted.get(name, False) or version == stable
+        for name, stable in wanted.items():
+            task = asyncio.create_task(self._load_initially(name, make_stable=stable))
+            self._initial.setdefault(name.model, []).append(task)
+        self._known.set()
+        await asyncio.gather(*(task for tasks in self._initial.values() for task in tasks))
+
+    async def started(self, model: str) -> None:
+        """Returns when it is known of every version of the model whether it has come up."""
+        await self._known.wait()
+        if tasks := self._initial.get(model):
+            await asyncio.wait(tasks)
+
+    def _stable_version(self, model: ModelSettings) -> str:
+        where = self._standings.get(model.name)
+        named = self._settings.model(model.name)
+        if where is None or (named is not None and named.stable_version not in where.versions):
+            return model.stable_version
+        return where.stable
+
+    async def bring_up(self, name: ModelVersion) -> None:
+        """Deploy a version beside those that are served, and serve it to those who ask for it by name.
+
+        If it was withdrawn, it is so no more. Raises ``ModelNotFound`` and ``LoadFailed``.
+        """
+        async with self._lock(name.model):
+            await self._load(name, make_stable=False, still_withdrawn=False)
+
+    async def change(self, change: Callable[[RoutingTable], RoutingTable]) -> Told:
+        """Write the changed table down and tell the gateways; tell them again if it is changed already.
+
+        Waits for no other command, and finishes also if whoever asked for it doesn't wait any more. Raises what
+        ``change`` raises; then nothing was changed.
+        """
+        return await asyncio.shield(self._change(change))
+
+    async def end(self, name: ModelVersion, *, reason: str) -> None:
+        """Take a version out of the table, if it is still there, and end its replicas."""
+        async with self._lock(name.model):
+            if name.version in self._versions_of(name.model):
+                await self._change(functools.partial(_without, name=name, reason=reason))
+            await self._deployer.delete(name)
 
     async def load(self, model: str, body: bytes = b"") -> None:
         """Deploy a version, by default the registry's highest, and serve it. Loading a loaded version is no error.
@@ -121,7 +177,7 @@ class VersionControl:
         async with self._lock(model):
             version = await asyncio.to_thread(self._highest, model) if wish is None else wish
             named = self._settings.model(model)
-            make_stable = named is not None and named.stable_version == version
+            make_stable = named is not None and self._stable_version(named) == version
             await self._load(ModelVersion(model, version), make_stable=make_stable, still_withdrawn=False)
 
     async def unload(self, model: str, body: bytes = b"") -> None:
@@ -185,13 +241,14 @@ class VersionControl:
         route = self._table.models.get(model)
         return route.versions if route else {}
 
-    async def _change(self, change: Callable[[RoutingTable], RoutingTable]) -> None:
-        """Write the changed table down, then tell the gateways."""
+    async def _change(self, change: Callable[[RoutingTable], RoutingTable]) -> Told:
+        """Write the changed table down, then tell the gateways. Nobody waits for those who are being told."""
         async with self._writing:
             table = change(self._table)
-            await asyncio.to_thread(self._write, table)
-            self._table = table
-            await self._publish(table)
+            if table is not self._table:
+                await asyncio.to_thread(self._write, table)
+                self._table = table
+        return await self._publish(table)
 
     def _write(self, table: RoutingTable) -> None:
         """Whenever this is cut short, the file of the withdrawn knows at least those of the table."""
@@ -223,3 +280,11 @@ def initial_models(settings: Settings, registry: Registry) -> tuple[ModelSetting
 def natural_key(version: str) -> list[tuple[int, str]]:
     """Orders versions as people do: v2 before v10."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"([0-9]+)", version) if part]
+
+
+def rolled_back_because(reason: str) -> str:
+    return f"rolled back: {reason}"
+
+
+def _without(table: RoutingTable, *, name: ModelVersion, reason: str) -> RoutingTable:
+    return table.without_version(name.model, name.version, reason=reason)

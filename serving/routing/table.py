@@ -162,18 +162,18 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if not 0 < share <= 1:
             raise ValueError(f"the share to mirror is {share}, not above 0 and at most 1")
-        return self._with_route(model, replace(self._route(model), mirror=Mirrored(version, share)))
+        return self.with_route(model, replace(self._route(model), mirror=Mirrored(version, share)))
 
     def without_mirror(self, model: str) -> RoutingTable:
         """The next table, in which nothing of the model is mirrored because the table says so."""
-        return self._with_route(model, replace(self._route(model), mirror=None))
+        return self.with_route(model, replace(self._route(model), mirror=None))
 
     def with_split(self, model: str, split: Split | None) -> RoutingTable:
         """The next table, in which this canary has this weight, or with None: in which the model has no canary.
 
         Raises ``ModelNotFound``, and ``ValueError`` if the canary isn't served or is the stable version.
         """
-        return self._with_route(model, replace(self._route(model), split=split))
+        return self.with_route(model, replace(self._route(model), split=split))
 
     def with_stable(self, model: str, version: str) -> RoutingTable:
         """The next table, in which this version answers by default. A split ends: its canary has won, or has no rival.
@@ -181,13 +181,14 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         The version that was stable stays served. Raises ``ModelNotFound`` if this one isn't.
         """
         route, stable = self._route(model), self.resolve(model, version)
-        return self._with_route(model, replace(route.moved(stable, route.versions), split=None))
+        return self.with_route(model, replace(route.moved(stable, route.versions), split=None))
 
     def _route(self, model: str) -> ModelRoute:
         self.resolve(model, None)
         return self.models[model]
 
-    def _with_route(self, model: str, route: ModelRoute) -> RoutingTable:
+    def with_route(self, model: str, route: ModelRoute) -> RoutingTable:
+        """The next table, in which the model is this."""
         return replace(self, generation=self.generation + 1, models={**self.models, model: route})
 
 

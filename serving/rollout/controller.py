@@ -1,0 +1,232 @@
+"""The one shell of rollouts: it takes what people say, and keeps one event log after the other open.
+
+Everything that is decided comes from the log, so this may die at any moment: the next one reads the log, claims it, and
+goes on. Of two, the one that claimed it last writes; the other finds out at its next event, and only looks on. Not
+here: what is decided (``serving.rollout.decide``), looking (``serving.rollout.looking``), doing
+(``serving.rollout.doing``), Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+from serving.clock import Clock
+from serving.errors import InvalidRequest, RolloutNotFound, RolloutRefused, RolloutsUnavailable
+from serving.rollout.desired import DesiredState, Entry
+from serving.rollout.doing import Doer
+from serving.rollout.event_log import EventLog, LogCorrupt, LogError, NotTheWriter
+from serving.rollout.events import Abort, Pause, Promote, Resume, Rollback, Start
+from serving.rollout.file import RolloutFileError, located, parse_rollout
+from serving.rollout.history import History, history, last_claim
+from serving.rollout.journal import Journal
+from serving.rollout.looking import Looker
+from serving.rollout.state import IllegalMove, RolloutState
+from serving.rollout.world import World
+
+log = logging.getLogger("holdfast.control")
+
+REOPEN_S: Final = 2.0
+"""After trouble with the log, until it is opened again."""
+BLIND_START_S: Final = 5.0
+"""A log that can't be read for so long keeps nothing from being served any more: what the settings say is served."""
+
+COMMANDS: Final[dict[str, type[Pause | Resume | Promote | Abort | Rollback]]] = {
+    "pause": Pause,
+    "resume": Resume,
+    "promote": Promote,
+    "abort": Abort,
+    "rollback": Rollback,
+}
+
+
+class Status(NamedTuple):
+    """``detail`` says what is wrong and what follows from it; empty if nothing is."""
+
+    state: Literal["starting", "writing", "standby", "log_unavailable", "log_corrupt"]
+    detail: str = ""
+
+
+class Controller:
+    """``name`` is this controller's, another one's for every process. ``open_log`` blocks."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        open_log: Callable[[], EventLog],
+        name: str,
+        clock: Clock,
+        turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._world = world
+        self._open_log = open_log
+        self._name = name
+        self._clock = clock
+        self._turn = turn
+        self._journal: Journal | None = None
+        self._doer: Doer | None = None
+        self._status = Status("starting")
+        self._began = clock.monotonic()
+
+    # What is known
+
+    @property
+    def status(self) -> Status:
+        journal = self._journal
+        if self._status.state == "writing" and journal is not None and journal.trouble:
+            return Status("log_unavailable", f"nothing is decided until it can be written again: {journal.trouble}")
+        return self._status
+
+    @property
+    def desired(self) -> DesiredState:
+        """As far as it is known: empty before the log was read."""
+        return DesiredState() if self._journal is None else self._journal.desired
+
+    @property
+    def seq(self) -> int:
+        """The newest event that is known here."""
+        return 0 if self._journal is None else self._journal.seq
+
+    def rollout(self, model: str) -> RolloutState:
+        """The model's latest. Raises ``RolloutNotFound``, and ``RolloutsUnavailable`` before the log was read."""
+        if self._journal is None:
+            raise RolloutsUnavailable(self._why_not())
+        state = self.desired.rollouts.get(model)
+        if state is None:
+            raise RolloutNotFound(f"'{model}' never had a rollout")
+        return state
+
+    async def history(self, model: str, *, after: int, limit: int) -> History:
+        """Events of the model's rollouts, read from the log. Raises ``RolloutsUnavailable``."""
+        try:
+            event_log = await asyncio.to_thread(self._open_log)
+            try:
+                return await asyncio.to_thread(history, event_log, model, after, limit)
+            finally:
+                await asyncio.to_thread(event_log.close)
+        except LogError as error:
+            raise RolloutsUnavailable(f"the event log can't be read: {error}") from None
+
+    # What people say
+
+    async def start(self, file: str, *, who: str, why: str) -> RolloutState:
+        """Start the rollout that the file's text describes. If this raises, nothing has happened.
+
+        Raises ``InvalidRequest`` with line and key, ``RolloutRefused``, ``RolloutsUnavailable``.
+        """
+        journal = self._writing()
+        try:
+            spec = parse_rollout(file)
+        except RolloutFileError as error:
+            raise InvalidRequest(str(error)) from None
+
+        def start(desired: DesiredState) -> Entry:
+            name, prior = desired.next_name(spec.model), self._world.stable(spec.model)
+            return Entry(name, Start(at=self._clock.wall(), rollout=name, spec=spec, prior=prior, who=who, why=why))
+
+        try:
+            await self._world.check(spec, self._world.stable(spec.model))
+            await self._command(journal, start)
+        except (InvalidRequest, RolloutRefused) as error:
+            raise type(error)(located(file, error.message)) from None
+        return self.rollout(spec.model)
+
+    async def command(self, model: str, command: str, *, who: str, why: str) -> RolloutState:
+        """One of ``COMMANDS``. Raises ``RolloutNotFound``, ``RolloutRefused``, ``RolloutsUnavailable``."""
+        journal = self._writing()
+        self.rollout(model)
+        event = COMMANDS[command](at=self._clock.wall(), who=who, why=why)
+        await self._command(journal, lambda desired: Entry(desired.rollouts[model].rollout, event))
+        return self.rollout(model)
+
+    async def _command(self, journal: Journal, make: Callable[[DesiredState], Entry]) -> None:
+        try:
+            await journal.command(make)
+        except IllegalMove as error:
+            raise RolloutRefused(str(error)) from None
+        except LogError as error:
+            raise RolloutsUnavailable(f"it couldn't be written to the event log, so it isn't done: {error}") from None
+        if self._doer is not None:
+            self._doer.carry_out()
+
+    def _writing(self) -> Journal:
+        journal = self._journal
+        if journal is None or self.status.state != "writing":
+            raise RolloutsUnavailable(self._why_not())
+        return journal
+
+    def _why_not(self) -> str:
+        state, detail = self.status
+        return f"rollouts can't be changed now, the controller's state is {state}" + (f": {detail}" if detail else "")
+
+    # One log after the other
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            if (journal := await self._opened()) is None:
+                await asyncio.sleep(REOPEN_S)
+                continue
+            self._journal, self._status = journal, Status("writing")
+            self._world.begin(journal.desired)
+            error = await self._follow(journal)
+            log.error("this controller can't go on with the event log as it knows it: %s", error)
+            other = await self._other_writer(error)
+            await journal.close()
+            if other:
+                self._status = Status("standby", f"{other} writes the event log; this controller only looks on")
+                log.error("%s", self._status.detail)
+                await asyncio.Event().wait()
+            self._status = _status_of(error)
+
+    async def _opened(self) -> Journal | None:
+        """The log, read and claimed; None if that isn't possible now."""
+        event_log: EventLog | None = None
+        try:
+            event_log = await asyncio.to_thread(self._open_log)
+            return await Journal.opened(event_log, name=self._name, clock=self._clock)
+        except NotTheWriter:
+            log.info("another controller began at the same moment; the log is read again")
+        except (LogError, ValueError) as error:
+            if self._status.detail != str(error):
+                log.error("the event log can't be used, so nothing happens to rollouts: %s", error)
+            self._status = _status_of(error)
+        if event_log is not None:
+            await asyncio.to_thread(event_log.close)
+        if self._clock.monotonic() - self._began >= BLIND_START_S:
+            self._world.begin(None)
+        return None
+
+    async def _follow(self, journal: Journal) -> LogError:
+        """Look and do, as one journal says, until it has ended; returns why."""
+        doer = self._doer = Doer(journal, self._world, self._clock)
+        looker = Looker(journal, self._world, self._clock, decided=doer.carry_out, turn=self._turn)
+        doer.begin()
+        looking = asyncio.ensure_future(looker.run())
+        try:
+            return await journal.ended
+        finally:
+            looking.cancel()
+            doer.stop()
+            self._doer = None
+
+    async def _other_writer(self, error: LogError) -> str:
+        """Who has claimed the log since this controller did, or nobody."""
+        if not isinstance(error, NotTheWriter):
+            return ""
+        with contextlib.suppress(LogError):
+            event_log = await asyncio.to_thread(self._open_log)
+            try:
+                claimed = await asyncio.to_thread(last_claim, event_log)
+            finally:
+                await asyncio.to_thread(event_log.close)
+            return "" if claimed == self._name else claimed
+        return ""
+
+
+def _status_of(error: Exception) -> Status:
+    return Status("log_corrupt" if isinstance(error, LogCorrupt) else "log_unavailable", str(error))

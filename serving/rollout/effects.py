@@ -1,0 +1,157 @@
+"""Carries out what a rollout has decided: versions deployed and ended, the table brought to where the rollout stands.
+
+Whatever is asked for here may be asked for again: what is done already changes nothing. Not here: when
+(``serving.rollout.controller``), and what the table has to say (``serving.rollout.standing``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from fallbacks.stand_in import stand_in_fault
+from models.errors import InvalidName, ModelError, VersionNotFound
+from models.manifest import Manifest, ModelVersion
+from models.registry import Registry
+from serving.clock import Clock
+from serving.errors import InvalidRequest, LoadFailed, RequestError, RolloutRefused
+from serving.model_settings import UsePriorVersion
+from serving.rollout.crashes import Crashes
+from serving.rollout.desired import DesiredState
+from serving.rollout.events import RollBackNow
+from serving.rollout.spec import RolloutSpec
+from serving.rollout.standing import arranged, standing, standings
+from serving.rollout.state import RolloutState
+from serving.rollout.versions import VersionControl, rolled_back_because
+from serving.rollout.world import Look, Told
+from serving.routing.collected import Asked, Collected, asked_to_json, collected_from_json
+from serving.routing.table import RoutingTable
+from serving.settings import Settings
+from serving.shadow.compare import rule_fault, rule_of
+
+Ask = Callable[[bytes], Awaitable[tuple[int, Sequence[bytes]]]]
+"""Asks all gateways what they have counted: how many there are (0 if nobody knows), and the answers that came in time."""
+
+Watch = Callable[[ModelVersion, Callable[[Iterable[str]], None]], Callable[[], None]]
+"""Calls back with the replicas of a version that live, now and at every change, until what is returned is called."""
+
+
+class Watched(NamedTuple):
+    crashes: Crashes
+    stop: Callable[[], None]
+
+
+class Effects:
+    """The ``World`` of versions and tables."""
+
+    def __init__(
+        self,
+        versions: VersionControl,
+        *,
+        registry: Registry,
+        settings: Settings,
+        clock: Clock,
+        ask: Ask,
+        watch: Watch,
+    ) -> None:
+        self._versions = versions
+        self._registry = registry
+        self._settings = settings
+        self._clock = clock
+        self._ask = ask
+        self._watch = watch
+        self._watched: dict[ModelVersion, Watched] = {}
+        self._starting: asyncio.Task[None] | None = None
+
+    def begin(self, desired: DesiredState | None) -> None:
+        if self._starting is None:
+            where, marked = (standings(desired), desired.rolled_back) if desired is not None else ({}, {})
+            self._starting = asyncio.get_running_loop().create_task(self._versions.start(where, marked))
+
+    def stable(self, model: str) -> str:
+        route = self._versions.table.models.get(model)
+        if route is None:
+            raise RolloutRefused(
+                f"model '{model}' isn't served, so there is nothing to roll out over: load a version of it first "
+                f"(POST /v2/repository/models/{model}/load)"
+            )
+        return route.stable
+
+    async def check(self, spec: RolloutSpec, prior: str) -> None:
+        try:
+            canary = await self._manifest(spec.model, spec.version)
+        except (VersionNotFound, InvalidName):
+            there = [
+                name.version for name in await asyncio.to_thread(self._registry.versions) if name.model == spec.model
+            ]
+            known = ", ".join(there) or "none"
+            raise InvalidRequest(f"version: the registry has no {spec}, of '{spec.model}' it has {known}") from None
+        except (ModelError, OSError) as error:
+            raise InvalidRequest(f"version: {spec} can't be used: {error}") from None
+        stable = await self._manifest(spec.model, prior)
+        if (fault := stand_in_fault(stable.signature, canary.signature)) is not None:
+            raise InvalidRequest(f"version: {spec} can't answer for {spec.model}@{prior}: {fault}")
+        if spec.analysis.shadow is not None and (fault := rule_fault(rule_of(stable), stable.signature)):
+            raise InvalidRequest(f"analysis.shadow: answers of '{spec.model}' can't be compared: {fault}")
+
+    async def deploy(self, spec: RolloutSpec, prior: str) -> None:
+        await self._versions.started(spec.model)
+        await self.check(spec, prior)
+        await self._versions.bring_up(ModelVersion(spec.model, spec.version))
+
+    async def arrange(self, look: Look) -> Told:
+        state = look()
+        await self._versions.started(state.spec.model)
+        try:
+            return await self._versions.change(lambda table: self._moved(table, look()))
+        except (RequestError, ValueError) as error:
+            raise LoadFailed(f"'{state.spec.model}' can't be served as {state.rollout} wants it: {error}") from None
+
+    async def remove(self, look: Look, version: str) -> None:
+        await self.arrange(look)
+        state = look()
+        name = ModelVersion(state.spec.model, version)
+        if not self._needed_otherwise(name):
+            await self._versions.end(name, reason=f"{state.spec} has replaced it ({state.rollout})")
+
+    async def collect(self, asked: Asked) -> tuple[int, Sequence[Collected]]:
+        gateways, raw = await self._ask(asked_to_json(asked))
+        return gateways, [collected_from_json(answer) for answer in raw]
+
+    def breakdown(self, spec: RolloutSpec) -> str:
+        name = ModelVersion(spec.model, spec.version)
+        if name not in self._watched:
+            crashes = Crashes()
+            self._watched[name] = Watched(
+                crashes, self._watch(name, lambda replicas: crashes.seen(replicas, self._clock.monotonic()))
+            )
+        found = self._watched[name].crashes.breakdown(self._clock.monotonic())
+        return f"{spec} {found}" if found else ""
+
+    def forget(self, spec: RolloutSpec) -> None:
+        if (watched := self._watched.pop(ModelVersion(spec.model, spec.version), None)) is not None:
+            watched.stop()
+
+    def _moved(self, table: RoutingTable, state: RolloutState) -> RoutingTable:
+        """The table in which the model stands as its rollout says, and without a version that was taken back."""
+        model, named = state.spec.model, self._settings.model(state.spec.model)
+        if state.settled and named is not None and named.stable_version not in (state.prior, state.spec.version):
+            return table  # since then somebody has chosen a third one
+        table = arranged(table, model, standing(state))
+        back = state.open
+        if not isinstance(back, RollBackNow) or back.version not in table.models[model].versions:
+            return table
+        reason = rolled_back_because(back.reason) if back.withdraw else f"{state.rollout} was aborted"
+        return table.without_version(model, back.version, reason=reason, withdraw=back.withdraw)
+
+    def _needed_otherwise(self, name: ModelVersion) -> bool:
+        """Whether the settings call for it as a fallback or a shadow."""
+        model = self._settings.model(name.model)
+        if model is None:
+            return False
+        shadow = model.shadow is not None and model.shadow.model is None and model.shadow.version == name.version
+        return shadow or UsePriorVersion(version=name.version) in model.fallback
+
+    async def _manifest(self, model: str, version: str) -> Manifest:
+        return await asyncio.to_thread(self._registry.verify, model, version)

@@ -1,0 +1,131 @@
+"""The event log as the controller writes it, together with what it folds to.
+
+What is recorded is on the disk before anything follows from it, and the decisions that it makes due are recorded in the
+same turn. Not here: carrying them out (``serving.rollout.controller``), where rows lie (``serving.rollout.event_log``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from serving.clock import Clock
+from serving.rollout.desired import DesiredState, Entry, due, encode_desired, encode_entry, recorded
+from serving.rollout.event_log import EventLog, LogCorrupt, LogError, LogUnavailable, NotTheWriter
+from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Folded, folded
+
+log = logging.getLogger("holdfast.control")
+
+T = TypeVar("T")
+
+SNAPSHOT_EVERY: Final = 1000
+KEEP_EVENTS: Final = 100_000
+"""So many events stay readable; what is older only stands in a snapshot."""
+_WAITS_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Between tries to write. The last one is repeated."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who writes the log from here on."""
+
+    controller: str
+
+
+class Journal:
+    """``trouble`` says why nothing can be written now, and is empty if something can."""
+
+    def __init__(self, event_log: EventLog, known: Folded, *, name: str, clock: Clock) -> None:
+        self._log = event_log
+        self._name = name
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._snapshot_at = known.seq
+        self.desired = known.desired
+        self.seq = known.seq
+        self.trouble = ""
+        self.ended: asyncio.Future[LogError] = asyncio.get_running_loop().create_future()
+        """Why this journal can't go on: another one writes, or the log is damaged. It must be opened anew."""
+
+    @classmethod
+    async def opened(cls, event_log: EventLog, *, name: str, clock: Clock) -> Journal:
+        """Reads the log and claims it: whoever wrote it so far finds out at the next event. Raises ``LogError``."""
+        journal = cls(event_log, await asyncio.to_thread(folded, event_log), name=name, clock=clock)
+        await journal._append(CONTROLLER_KIND, msgspec.json.encode(Claim(name)), cause=None, patient=False)
+        return journal
+
+    async def hear(self, entry: Entry, *, cause: int | None = None) -> None:
+        """Record what was seen, and what has to be decided then; waits as long as the log can't be written.
+
+        Raises ``IllegalMove``, and ``LogError`` if this journal has ended.
+        """
+        await _whole(self._hear(lambda _: entry, cause=cause, patient=True))
+
+    async def command(self, make: Callable[[DesiredState], Entry]) -> None:
+        """Record what a person wants. Raises ``IllegalMove``; ``LogError`` if it can't be written now."""
+        await _whole(self._hear(make, cause=None, patient=False))
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._log.close)
+
+    async def keep_snapshot(self) -> None:
+        """A later start needn't read all of the log, and the oldest of it may go. Never raises."""
+        async with self._turn:
+            if self._snapshot_at == self.seq:
+                return
+            seq, state = self.seq, encode_desired(self.desired)
+            try:
+                await asyncio.to_thread(self._log.snapshot, seq, state)
+                await asyncio.to_thread(self._log.compact, max(seq - KEEP_EVENTS, 1))
+            except LogError as error:
+                log.warning("no snapshot of the event log was kept: %s", error)
+            else:
+                self._snapshot_at = seq
+
+    @property
+    def wants_snapshot(self) -> bool:
+        return self.seq - self._snapshot_at >= SNAPSHOT_EVERY
+
+    async def _hear(self, make: Callable[[DesiredState], Entry], *, cause: int | None, patient: bool) -> None:
+        async with self._turn:
+            await self._record(make(self.desired), cause=cause, patient=patient)
+            while decisions := due(self.desired):
+                for decision in decisions:
+                    await self._record(decision, cause=self.seq, patient=True)
+
+    async def _record(self, entry: Entry, *, cause: int | None, patient: bool) -> None:
+        desired = recorded(self.desired, entry)
+        await self._append(ROLLOUT_KIND, encode_entry(entry), cause=cause, patient=patient)
+        self.desired = desired
+
+    async def _append(self, kind: str, payload: bytes, *, cause: int | None, patient: bool) -> None:
+        if self.ended.done():
+            raise self.ended.result()
+        tried = 0
+        while True:
+            try:
+                event = await asyncio.to_thread(self._log.append, kind, payload, wall=self._clock.wall(), cause=cause)
+            except LogUnavailable as error:
+                if not self.trouble:
+                    log.error("the event log can't be written, so nothing is decided: %s", error)
+                self.trouble = str(error)
+                if not patient:
+                    raise
+                await asyncio.sleep(_WAITS_S[min(tried, len(_WAITS_S) - 1)])
+                tried += 1
+            except (NotTheWriter, LogCorrupt) as error:
+                if not self.ended.done():
+                    self.ended.set_result(error)
+                raise
+            else:
+                self.trouble = ""
+                self.seq = event.seq
+                return
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    """Done to its end, also if whoever waits for it gives up: what is on the disk must be folded, too."""
+    return await asyncio.shield(asyncio.ensure_future(work))
