@@ -24,10 +24,10 @@ class Canaries:
     """``name`` is the gateway's: it tells its counts from those of others, and of itself before it was started anew."""
 
     def __init__(self, name: str, *, clock: Clock, random: Callable[[], float]) -> None:
-        self._name = name
+        self.name = name
         self._clock = clock
         self._random = random
-        self._started = clock.wall()
+        self.started = clock.wall()
         self._ledgers: dict[str, Ledger] = {}
 
     @property
@@ -85,8 +85,8 @@ class Canaries:
             return None
         route = table.models.get(model)
         return SplitOutcomes(
-            gateway=self._name,
-            started=self._started,
+            gateway=self.name,
+            started=self.started,
             generation=table.generation,
             model=model,
             epoch=ledger.epoch,

@@ -33,6 +33,7 @@ from serving.request.ejection import Outliers
 from serving.request.lane import Lane, LaneLimits
 from serving.request.outlier import ejection_limits
 from serving.request.pipeline import Canary, Plan, ServedVersion
+from serving.routing.collected import Asked, Collected
 from serving.routing.outcomes import SplitOutcomes
 from serving.routing.table import EMPTY, ModelRoute, RoutingTable, Split, loaded
 from serving.settings import Settings
@@ -192,6 +193,20 @@ class Gateway:
         has ended, until another one begins.
         """
         return self._canaries.outcomes(model, self._table, self.split_of(model), keys_from=keys_from)
+
+    def rollout_outcomes(self, asked: Asked) -> Collected:
+        """What was counted here of the models that are asked for: of their latest rollouts, and by their mirrors."""
+        found = [
+            self.collect_outcomes(model, keys_from=keys_from.get(self._canaries.name, 0))
+            for model, keys_from in asked.keys_from.items()
+        ]
+        return Collected(
+            gateway=self._canaries.name,
+            started=self._canaries.started,
+            generation=self._table.generation,
+            outcomes=tuple([outcomes for outcomes in found if outcomes is not None]),
+            mirrors=tuple([counts for counts in self.mirrors.counts() if counts.model in asked.keys_from]),
+        )
 
     @property
     def models_with_outcomes(self) -> list[str]:

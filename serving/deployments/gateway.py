@@ -84,6 +84,12 @@ class GatewayReplica:
 
         return await self._gateway.apply(table_from_json(raw))
 
+    async def rollout_outcomes(self, raw: bytes) -> bytes:
+        """Called by the control plane again and again while there is a rollout: what was counted here of it."""
+        from serving.routing.collected import asked_from_json, collected_to_json
+
+        return collected_to_json(self._gateway.rollout_outcomes(asked_from_json(raw)))
+
     async def whoami(self) -> tuple[str, bool]:
         """Called by the control plane: this replica's id, and whether it accepts requests."""
         return self._id, self._gateway.accepting

@@ -60,8 +60,8 @@ def gathered(evidence: Evidence, observation: Observation, *, here: bool) -> Evi
     return replace(
         evidence,
         process=observed(evidence.process, observation),
-        canary_burn=counted(evidence.canary_burn, observation.canary, observation.seconds),
-        stable_burn=counted(evidence.stable_burn, observation.stable, observation.seconds),
+        canary_burn=counted(evidence.canary_burn, _burnt(observation.canary), observation.seconds),
+        stable_burn=counted(evidence.stable_burn, _burnt(observation.stable), observation.seconds),
         here=evidence.here.plus(observation.canary) if here else evidence.here,
         gap_s=0.0 if reporting.kind == "good" else evidence.gap_s + observation.seconds,
         reporting=reporting,
@@ -88,3 +88,8 @@ def judged(spec: RolloutSpec, evidence: Evidence) -> tuple[Finding, ...]:
     if evidence.reporting is not None:
         findings.append(evidence.reporting)
     return tuple(findings)
+
+
+def _burnt(counts: VariantCounts) -> VariantCounts:
+    """The counts as an error budget sees them: every bad attempt used some of it up."""
+    return replace(counts, bad=counts.bad + counts.repeated, repeated=0)

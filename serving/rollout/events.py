@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from serving.rollout.cursor import GatewayCursor
 from serving.rollout.evidence import Finding, Observation
 from serving.rollout.spec import RolloutSpec
 
@@ -71,9 +72,10 @@ class Rollback(RolloutEvent, frozen=True):
 
 
 class Observed(RolloutEvent, frozen=True):
-    """What the gateways counted in one window."""
+    """What the gateways counted in one window. ``cursor`` is only for whoever goes on counting after a restart."""
 
     observation: Observation
+    cursor: tuple[GatewayCursor, ...] = ()
 
 
 class VersionReady(RolloutEvent, frozen=True):

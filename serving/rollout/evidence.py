@@ -56,17 +56,23 @@ E_MAX: Final = 1e300
 class VariantCounts(msgspec.Struct, frozen=True):
     """Randomised first attempts of one variant, and how they ended.
 
-    ``bad`` are errors, timeouts, ``slow`` and ``invalid`` answers together, each attempt once.
+    ``bad`` are errors, timeouts, ``slow`` and ``invalid`` answers together, each attempt once. ``repeated`` are bad
+    attempts of keys that had been bad before: not among ``bad`` and no evidence, but they use up the error budget.
     """
 
     attempts: int = 0
     bad: int = 0
     slow: int = 0
     invalid: int = 0
+    repeated: int = 0
 
     def plus(self, other: VariantCounts) -> VariantCounts:
         return VariantCounts(
-            self.attempts + other.attempts, self.bad + other.bad, self.slow + other.slow, self.invalid + other.invalid
+            self.attempts + other.attempts,
+            self.bad + other.bad,
+            self.slow + other.slow,
+            self.invalid + other.invalid,
+            self.repeated + other.repeated,
         )
 
 

@@ -98,6 +98,9 @@ class ShadowRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     agreement: Annotated[Share, Meta(description="Share of compared answers that must agree.")]
     min_compared: Annotated[Count, Meta(description="Answers to compare before their agreement counts.")] = 100
+    share: Annotated[
+        Share, Meta(description="Share of the stable version's answers that is mirrored to the canary.")
+    ] = 0.1
 
 
 class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="camel"):
