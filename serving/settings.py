@@ -126,6 +126,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             "out: only if `http.host` is a loopback address, because they ask nobody who they are."
         ),
     ] = None
+    event_log: Annotated[
+        str | None,
+        Meta(
+            description="Where the event log of rollouts is: the path of an SQLite file, or `postgresql://...` (needs "
+            "`holdfast[postgres]`). Every running Holdfast needs one of its own. Left out: `events.db` in `state_dir`."
+        ),
+    ] = None
     faults: Annotated[
         bool,
         Meta(
@@ -199,6 +206,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return Path(self.store) if self.store is not None else Path(self.state_dir) / "models"
 
     @property
+    def event_log_place(self) -> str:
+        """A path or a URL."""
+        return self.event_log if self.event_log is not None else str(Path(self.state_dir) / "events.db")
+
+    @property
+    def event_log_shown(self) -> str:
+        """The same without a password."""
+        scheme, is_url, rest = self.event_log_place.partition("://")
+        where = rest.rpartition("@")[2].partition("?")[0]
+        return f"{scheme}://{where}" if is_url else scheme
+
+    @property
     def admin_allowed(self) -> bool:
         return self.http.host in LOOPBACK if self.admin is None else self.admin
 
@@ -228,4 +247,9 @@ def absolute(settings: Settings, base: Path) -> Settings:
         ),
         state_dir=str((base / settings.state_dir).resolve()),
         store=str((base / settings.store_dir).resolve()),
+        event_log=_absolute_log(settings.event_log_place, base),
     )
+
+
+def _absolute_log(place: str, base: Path) -> str:
+    return place if "://" in place else str((base / place).resolve())

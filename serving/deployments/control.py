@@ -7,33 +7,52 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 
+from models.manifest import ModelVersion
 from models.registry import Registry
+from serving.clock import SystemClock
 from serving.deployments.common import GATEWAY_DEPLOYMENT
 from serving.deployments.deployer import ServeDeployer
 from serving.deployments.folders import table_path, withdrawn_path
+from serving.deployments.link import ServeLink, asked_all
 from serving.deployments.process import set_up_logging
 from serving.deployments.remote_control import refusal
+from serving.errors import RolloutRefused
 from serving.settings import Settings
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
+    from serving.rollout.world import Told
+    from serving.routing.table import RoutingTable
+
 log = logging.getLogger("holdfast")
 
 GATEWAY_START_S = 60.0
+APPLY_S = 7.0
+"""A gateway waits some seconds for the replicas of a version that is new to it."""
+COLLECT_S = 1.0
+ASK_S = 10.0
+
+Answer = bytes | tuple[str, str]
+"""JSON, or the code and the text of what speaks against it."""
 
 
 class ControlReplica:
-    """The control plane: which versions are deployed, and the routing table."""
+    """The control plane: which versions are deployed, the routing table, and the rollouts that move it."""
 
     async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.rollout.controller import Controller
+        from serving.rollout.effects import Effects
+        from serving.rollout.event_log import open_log
         from serving.rollout.restart import RollingRestart
         from serving.rollout.versions import VersionControl
         from serving.rollout.withdrawn_file import WithdrawnFile
@@ -42,22 +61,38 @@ class ControlReplica:
         set_up_logging(settings)
         self._gateways: DeploymentHandle[Any] | None = None
         self._application = serve.get_replica_context().app_name
+        self._settings = settings
+        registry, clock = Registry(settings.store_dir), SystemClock()
         self._versions = VersionControl(
             settings,
-            registry=Registry(settings.store_dir),
+            registry=registry,
             deployer=ServeDeployer(settings, run_dir),
             publish=self._publish,
             state=TableFile(table_path(run_dir)),
             withdrawn=WithdrawnFile(withdrawn_path(settings)),
         )
         self._restart = RollingRestart(self, each_timeout_s=settings.http.drain_timeout_s + GATEWAY_START_S)
-        self._starting = asyncio.get_running_loop().create_task(self._versions.start())
+        self._controller = Controller(
+            Effects(
+                self._versions,
+                registry=registry,
+                settings=settings,
+                clock=clock,
+                ask=self._collect,
+                watch=watch_replicas,
+            ),
+            open_log=lambda: open_log(settings.event_log_place),
+            name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+            clock=clock,
+        )
+        self._controlling = asyncio.get_running_loop().create_task(self._controller.run())
 
+    # Versions
     async def load(self, model: str, body: bytes) -> tuple[str, str] | None:
-        return await refusal(self._versions.load(model, body))
+        return await refusal(self._unheld(model, self._versions.load, body))
 
     async def unload(self, model: str, body: bytes) -> tuple[str, str] | None:
-        return await refusal(self._versions.unload(model, body))
+        return await refusal(self._unheld(model, self._versions.unload, body))
 
     async def restart_gateways(self) -> bytes:
         return msgspec.json.encode(await self._restart.begin())
@@ -67,31 +102,106 @@ class ControlReplica:
 
     async def accepting(self) -> list[str]:
         """The gateways that accept requests, by their replica's id."""
-        return [gateway for gateway, accepting in await self._ask_gateways("whoami") if accepting]
+        _, answers = await self._ask_gateways("whoami", within_s=ASK_S)
+        return [gateway for gateway, accepting in answers if accepting]
 
     async def leave(self, gateway: str) -> None:
         """Tell one gateway to finish what it has and end."""
-        await self._ask_gateways("leave", gateway)
+        await self._ask_gateways("leave", gateway, within_s=ASK_S)
 
-    async def _ask_gateways(self, method: str, *args: Any) -> list[Any]:
-        try:
-            return await self._tell_gateways(method, *args)
-        except (RayError, RayServeException, TimeoutError, KeyError) as error:  # one of them is just going
-            log.info("not every gateway has answered %s: %r", method, error)
-            return []
+    # Rollouts
 
-    async def _tell_gateways(self, method: str, *args: Any) -> list[Any]:
+    async def rollouts(self) -> Answer:
+        return await refusal(self._overview())
+
+    async def rollout(self, model: str) -> Answer:
+        return await refusal(self._rollout(model))
+
+    async def start_rollout(self, body: bytes) -> Answer:
+        return await refusal(self._start_rollout(body))
+
+    async def command_rollout(self, model: str, command: str, body: bytes) -> Answer:
+        return await refusal(self._command_rollout(model, command, body))
+
+    async def rollout_history(self, model: str, after: int, limit: int) -> Answer:
+        return await refusal(self._history(model, after, limit))
+
+    async def _overview(self) -> bytes:
+        from serving.rollout.report import ControllerReport, Overview, report
+
+        controller = self._controller
+        state, detail = controller.status
+        return msgspec.json.encode(
+            Overview(
+                controller=ControllerReport(
+                    state=state,
+                    detail=detail,
+                    pid=os.getpid(),
+                    seq=controller.seq,
+                    log=self._settings.event_log_shown,
+                ),
+                rollouts=tuple(report(one) for one in controller.desired.rollouts.values()),
+                rolled_back=controller.desired.rolled_back,
+            )
+        )
+
+    async def _rollout(self, model: str) -> bytes:
+        return self._report(model)
+
+    async def _start_rollout(self, body: bytes) -> bytes:
+        from serving.admin.bodies import StartRollout
+
+        asked = msgspec.json.decode(body, type=StartRollout)
+        state = await self._controller.start(asked.file, who=asked.who, why=asked.why)
+        return self._report(state.spec.model)
+
+    async def _command_rollout(self, model: str, command: str, body: bytes) -> bytes:
+        from serving.admin.bodies import CommandRollout
+
+        asked = msgspec.json.decode(body, type=CommandRollout)
+        await self._controller.command(model, command, who=asked.who, why=asked.why)
+        return self._report(model)
+
+    async def _history(self, model: str, after: int, limit: int) -> bytes:
+        return msgspec.json.encode(await self._controller.history(model, after=after, limit=limit))
+
+    def _report(self, model: str) -> bytes:
+        from serving.rollout.report import report
+
+        return msgspec.json.encode(report(self._controller.rollout(model)))
+
+    async def _unheld(self, model: str, command: Callable[[str, bytes], Awaitable[None]], body: bytes) -> None:
+        from serving.rollout.standing import held_by
+
+        if reason := held_by(self._controller.desired, model):
+            raise RolloutRefused(reason)
+        await command(model, body)
+
+    # Gateways
+
+    async def _ask_gateways(self, method: str, *args: Any, within_s: float) -> tuple[int, list[Any]]:
+        """How many gateways there are, 0 if nobody knows, and the answers that came in time."""
         if self._gateways is None:
             self._gateways = serve.get_deployment_handle(GATEWAY_DEPLOYMENT, self._application)
-        async with asyncio.timeout(10):
-            answers: list[Any] = await self._gateways.broadcast(method, *args).results_async()
-        return answers
+        return await asked_all(self._gateways.broadcast(method, *args), within_s=within_s)
 
-    async def _publish(self, table: Any) -> None:
+    async def _collect(self, asked: bytes) -> tuple[int, Sequence[bytes]]:
+        return await self._ask_gateways("rollout_outcomes", asked, within_s=COLLECT_S)
+
+    async def _publish(self, table: RoutingTable) -> Told:
         """Hand the table to every live gateway; one that misses it reads the file within a second."""
+        from serving.rollout.world import Told
         from serving.routing.table import table_to_json
 
-        try:
-            await self._tell_gateways("apply_table", table_to_json(table))
-        except (RayError, RayServeException, TimeoutError, KeyError) as error:
-            log.warning("not every gateway has acknowledged table %d yet: %r", table.generation, error)
+        gateways, answers = await self._ask_gateways("apply_table", table_to_json(table), within_s=APPLY_S)
+        told = Told(table.generation, sum(answer >= table.generation for answer in answers), gateways)
+        if not told.all:
+            log.info("table %d is known to %d of %d gateways", table.generation, told.acknowledged, gateways)
+        return told
+
+
+def watch_replicas(name: ModelVersion, tell: Callable[[Iterable[str]], None]) -> Callable[[], None]:
+    """Serve tells of every replica of the version that comes or goes."""
+    link = ServeLink(name)
+    link.watch(tell)
+    return link.close

@@ -100,15 +100,22 @@ async def link_to(model: str, version: str) -> VersionLink:
 
 async def answers_in_time(broadcast: Any, *, within_s: float) -> list[bytes]:
     """What the replicas answered that did so in time; Serve's own way to them gives all or nothing."""
-    tasks: list[asyncio.Task[bytes]] = []
+    _, answers = await asked_all(broadcast, within_s=within_s)
+    return [answer for answer in answers if isinstance(answer, bytes)]
+
+
+async def asked_all(broadcast: Any, *, within_s: float) -> tuple[int, list[Any]]:
+    """How many replicas were asked, 0 if nobody knows, and the answers that came in time."""
+    tasks: list[asyncio.Task[Any]] = []
     try:
         async with asyncio.timeout(within_s):
             results = await broadcast._fetch_replica_results_async()  # noqa: SLF001  # as said
             tasks += [asyncio.ensure_future(result.get_async()) for result in results]
-            await asyncio.wait(tasks)
-    except (TimeoutError, RayError, RayServeException):
+            if tasks:
+                await asyncio.wait(tasks)
+    except (TimeoutError, KeyError, RayError, RayServeException):
         pass  # nobody is there, or not all answered: what there is counts
     for task in tasks:
         task.cancel()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
-    return [answer for answer in answers if isinstance(answer, bytes)]
+    return len(tasks), [answer for answer in answers if not isinstance(answer, BaseException)]

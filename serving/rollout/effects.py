@@ -31,7 +31,7 @@ from serving.settings import Settings
 from serving.shadow.compare import rule_fault, rule_of
 
 Ask = Callable[[bytes], Awaitable[tuple[int, Sequence[bytes]]]]
-"""Asks all gateways what they have counted: how many there are (0 if nobody knows), and the answers that came in time."""
+"""Asks all gateways what they have counted: how many there are (0 if nobody knows), and what came in time."""
 
 Watch = Callable[[ModelVersion, Callable[[Iterable[str]], None]], Callable[[], None]]
 """Calls back with the replicas of a version that live, now and at every change, until what is returned is called."""

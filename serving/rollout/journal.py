@@ -16,12 +16,16 @@ import msgspec
 from serving.clock import Clock
 from serving.rollout.desired import DesiredState, Entry, due, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, LogUnavailable, NotTheWriter
-from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Folded, folded
+from serving.rollout.history import Folded, folded
 
 log = logging.getLogger("holdfast.control")
 
 T = TypeVar("T")
 
+ROLLOUT_KIND: Final = "rollout"
+"""Events that are part of the fold: an ``Entry``."""
+CONTROLLER_KIND: Final = "controller"
+"""Events that aren't: a ``Claim``."""
 SNAPSHOT_EVERY: Final = 1000
 KEEP_EVENTS: Final = 100_000
 """So many events stay readable; what is older only stands in a snapshot."""
@@ -46,6 +50,8 @@ class Journal:
         self._snapshot_at = known.seq
         self.desired = known.desired
         self.seq = known.seq
+        self.claimed_at = 0
+        """The event that says so."""
         self.trouble = ""
         self.ended: asyncio.Future[LogError] = asyncio.get_running_loop().create_future()
         """Why this journal can't go on: another one writes, or the log is damaged. It must be opened anew."""
@@ -55,6 +61,7 @@ class Journal:
         """Reads the log and claims it: whoever wrote it so far finds out at the next event. Raises ``LogError``."""
         journal = cls(event_log, await asyncio.to_thread(folded, event_log), name=name, clock=clock)
         await journal._append(CONTROLLER_KIND, msgspec.json.encode(Claim(name)), cause=None, patient=False)
+        journal.claimed_at = journal.seq
         return journal
 
     async def hear(self, entry: Entry, *, cause: int | None = None) -> None:
@@ -124,6 +131,12 @@ class Journal:
                 self.trouble = ""
                 self.seq = event.seq
                 return
+
+
+def last_claim(event_log: EventLog, after: int) -> str:
+    """Who has claimed the log last, of the claims after that event; nobody if there are none. Raises ``LogError``."""
+    claims = [event.payload for event in event_log.read(after) if event.kind == CONTROLLER_KIND]
+    return msgspec.json.decode(claims[-1], type=Claim).controller if claims else ""
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:

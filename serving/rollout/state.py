@@ -147,8 +147,8 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     ``at`` is the latest wall clock seen, ``since`` when the phase or weight began on it. Durations don't come from
     these: ``here_s`` is the time since the step or phase began, ``weight_s`` since the weight is in force, both
-    without pauses, and ``observed_s`` what of the bake all gateways have reported on. ``cursor`` says how far the counts of
-    gateways have been observed.
+    without pauses, and ``observed_s`` what of the bake all gateways have reported on. ``cursor`` says how far the
+    counts of gateways have been observed.
     """
 
     rollout: str

@@ -122,8 +122,8 @@ class VersionControl:
                     await self._change(functools.partial(_without, name=name, reason=rolled_back_because(reason)))
                 elif self._table.unavailable.get(str(name)) != UNLOADED:
                     wanted[name] = wanted.get(name, False) or version == stable
-        for name, stable in wanted.items():
-            task = asyncio.create_task(self._load_initially(name, make_stable=stable))
+        for name, make_stable in wanted.items():
+            task = asyncio.create_task(self._load_initially(name, make_stable=make_stable))
             self._initial.setdefault(name.model, []).append(task)
         self._known.set()
         await asyncio.gather(*(task for tasks in self._initial.values() for task in tasks))

@@ -1,4 +1,4 @@
-"""What rollouts see of the system and do to it. Not here: how (``serving.rollout.effects``, ``serving.deployments``)."""
+"""What rollouts see of the system and do to it. Not here: how (``serving.rollout.effects``)."""
 
 from __future__ import annotations
 
