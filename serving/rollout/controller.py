@@ -21,8 +21,8 @@ from serving.rollout.doing import Doer
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, NotTheWriter
 from serving.rollout.events import Abort, Pause, Promote, Resume, Rollback, Start
 from serving.rollout.file import RolloutFileError, located, parse_rollout
-from serving.rollout.history import History, history
-from serving.rollout.journal import Journal, last_claim
+from serving.rollout.history import History, history, last_claim
+from serving.rollout.journal import Journal
 from serving.rollout.looking import Looker
 from serving.rollout.state import IllegalMove, RolloutState
 from serving.rollout.world import World
@@ -175,7 +175,7 @@ class Controller:
             self._world.begin(journal.desired)
             error = await self._follow(journal)
             log.error("this controller can't go on with the event log as it knows it: %s", error)
-            other = await self._other_writer(error, journal.claimed_at)
+            other = await self._other_writer(error)
             await journal.close()
             if other:
                 self._status = Status("standby", f"{other} writes the event log; this controller only looks on")
@@ -214,17 +214,17 @@ class Controller:
             doer.stop()
             self._doer = None
 
-    async def _other_writer(self, error: LogError, since: int) -> str:
+    async def _other_writer(self, error: LogError) -> str:
         """Who has claimed the log since this controller did, or nobody."""
         if not isinstance(error, NotTheWriter):
             return ""
         with contextlib.suppress(LogError):
             event_log = await asyncio.to_thread(self._open_log)
             try:
-                claimed = await asyncio.to_thread(last_claim, event_log, since)
+                claimed = await asyncio.to_thread(last_claim, event_log)
             finally:
                 await asyncio.to_thread(event_log.close)
-            return claimed
+            return "" if claimed == self._name else claimed
         return ""
 
 

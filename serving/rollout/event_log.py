@@ -113,8 +113,8 @@ class EventLog(Protocol):
         """Keep what the events up to ``seq`` fold to. Durable when it returns."""
         ...
 
-    def latest_snapshot(self) -> Snapshot | None:
-        """Verified, and of the very event that is in the log."""
+    def latest_snapshot(self, *, before: int | None = None) -> Snapshot | None:
+        """Of all events, or of those before event ``before``. Verified, and of the very event that is in the log."""
         ...
 
     def compact(self, keep_from: int) -> int:

@@ -16,27 +16,17 @@ import msgspec
 from serving.clock import Clock
 from serving.rollout.desired import DesiredState, Entry, due, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, LogUnavailable, NotTheWriter
-from serving.rollout.history import Folded, folded
+from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Claim, Folded, folded
 
 log = logging.getLogger("holdfast.control")
 
 T = TypeVar("T")
 
-ROLLOUT_KIND: Final = "rollout"
-"""Events that are part of the fold: an ``Entry``."""
-CONTROLLER_KIND: Final = "controller"
-"""Events that aren't: a ``Claim``."""
 SNAPSHOT_EVERY: Final = 1000
 KEEP_EVENTS: Final = 100_000
 """So many events stay readable; what is older only stands in a snapshot."""
 _WAITS_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Between tries to write. The last one is repeated."""
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """Who writes the log from here on."""
-
-    controller: str
 
 
 class Journal:
@@ -50,18 +40,19 @@ class Journal:
         self._snapshot_at = known.seq
         self.desired = known.desired
         self.seq = known.seq
-        self.claimed_at = 0
-        """The event that says so."""
         self.trouble = ""
         self.ended: asyncio.Future[LogError] = asyncio.get_running_loop().create_future()
         """Why this journal can't go on: another one writes, or the log is damaged. It must be opened anew."""
 
     @classmethod
     async def opened(cls, event_log: EventLog, *, name: str, clock: Clock) -> Journal:
-        """Reads the log and claims it: whoever wrote it so far finds out at the next event. Raises ``LogError``."""
+        """Reads the log and claims it: whoever wrote it so far finds out at the next event.
+
+        What was due when the last writer died is decided at once. Raises ``LogError``.
+        """
         journal = cls(event_log, await asyncio.to_thread(folded, event_log), name=name, clock=clock)
         await journal._append(CONTROLLER_KIND, msgspec.json.encode(Claim(name)), cause=None, patient=False)
-        journal.claimed_at = journal.seq
+        await _whole(journal._decide())
         return journal
 
     async def hear(self, entry: Entry, *, cause: int | None = None) -> None:
@@ -99,9 +90,12 @@ class Journal:
     async def _hear(self, make: Callable[[DesiredState], Entry], *, cause: int | None, patient: bool) -> None:
         async with self._turn:
             await self._record(make(self.desired), cause=cause, patient=patient)
-            while decisions := due(self.desired):
-                for decision in decisions:
-                    await self._record(decision, cause=self.seq, patient=True)
+            await self._decide()
+
+    async def _decide(self) -> None:
+        while decisions := due(self.desired):
+            for decision in decisions:
+                await self._record(decision, cause=self.seq, patient=True)
 
     async def _record(self, entry: Entry, *, cause: int | None, patient: bool) -> None:
         desired = recorded(self.desired, entry)
@@ -131,12 +125,6 @@ class Journal:
                 self.trouble = ""
                 self.seq = event.seq
                 return
-
-
-def last_claim(event_log: EventLog, after: int) -> str:
-    """Who has claimed the log last, of the claims after that event; nobody if there are none. Raises ``LogError``."""
-    claims = [event.payload for event in event_log.read(after) if event.kind == CONTROLLER_KIND]
-    return msgspec.json.decode(claims[-1], type=Claim).controller if claims else ""
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:

@@ -135,8 +135,8 @@ class ChainedLog:
 
         self._run(keep, write=True)
 
-    def latest_snapshot(self) -> Snapshot | None:
-        return self._run(lambda query: _snapshot_before(query, None))
+    def latest_snapshot(self, *, before: int | None = None) -> Snapshot | None:
+        return self._run(lambda query: _snapshot_before(query, before))
 
     def compact(self, keep_from: int) -> int:
         def drop(query: Query) -> int:

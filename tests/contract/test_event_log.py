@@ -276,6 +276,21 @@ def test_the_newest_snapshot_counts_and_a_second_one_of_an_event_replaces_the_fi
     log.close()
 
 
+def test_older_snapshots_can_be_had_as_long_as_they_are_needed(place: Place) -> None:
+    log = open_log(place.url)
+    fill(log, 9)
+    for seq in (2, 5, 8):
+        log.snapshot(seq, b"%d" % seq)
+    found = {before: log.latest_snapshot(before=before) for before in (2, 3, 5, 6, 9)}
+    assert {before: kept and kept.seq for before, kept in found.items()} == {2: None, 3: 2, 5: 2, 6: 5, 9: 8}
+    log.compact(7)
+    oldest = next(log.read())
+    base = log.latest_snapshot(before=oldest.seq)
+    assert base is not None
+    assert (base.seq, base.state) == (oldest.seq - 1, b"5")
+    log.close()
+
+
 @pytest.mark.parametrize("seq", [-1, 0, 4])
 def test_there_is_no_snapshot_of_an_event_that_isnt_there(place: Place, seq: int) -> None:
     log = open_log(place.url)
