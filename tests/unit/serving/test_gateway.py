@@ -23,6 +23,13 @@ from serving.gateway import READY_WAIT_S, Gateway
 from serving.model_settings import ModelSettings
 from serving.request.pipeline import InferCall, Pipeline
 from serving.request.record import RequestRecorder
+from serving.routing.collected import (
+    Asked,
+    asked_from_json,
+    asked_to_json,
+    collected_from_json,
+    collected_to_json,
+)
 from serving.routing.outcomes import AtWeight, Counted, SplitOutcomes
 from serving.routing.table import EMPTY, RoutingTable, Split
 from serving.settings import Settings
@@ -311,6 +318,26 @@ class TestCanaries:
         assert outcomes.weights == (AtWeight(0.0, Counted(), Counted(1)), AtWeight(1.0, Counted(1), Counted()))
         assert (outcomes.epoch, outcomes.canary, outcomes.stable) == ("r1", "v2", "v1")
         assert (outcomes.weight, outcomes.ended, outcomes.fault) == (0.0, False, "")
+        await rig.gateway.close()
+
+    async def test_it_tells_all_that_was_counted_of_the_models_that_are_asked_for(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        table = rig.with_version(self.two(rig), "n@v1").with_split("m", split_to(weight=1.0))
+        await rig.gateway.apply(table := table.with_mirror("m", "v2", 1.0))
+        ledger = rig.gateway._canaries._ledgers["m"]
+        for key in (7, 8):
+            ledger.bad(ledger.at(1.0)[0], "failed", key)
+        nothing = rig.gateway.rollout_outcomes(Asked({"n": {}}))
+        assert (nothing.outcomes, nothing.mirrors, nothing.generation) == ((), (), table.generation)
+        name = nothing.gateway
+        for keys_from, marks in (({}, [7, 8]), ({name: 1, "another": 2}, [8]), ({name: 2}, [])):
+            asked = asked_from_json(asked_to_json(Asked({"m": keys_from, "n": {}})))
+            answer = collected_from_json(collected_to_json(rig.gateway.rollout_outcomes(asked)))
+            [outcomes] = answer.outcomes
+            assert [key.mark for key in outcomes.bad_keys] == marks
+            assert (outcomes.gateway, outcomes.started) == (answer.gateway, answer.started) == (name, nothing.started)
+            assert [(one.model, one.shadow) for one in answer.mirrors] == [("m", "m@v2")]
         await rig.gateway.close()
 
     async def test_a_model_without_one_has_nothing_to_tell(self, clock: FakeClock, rig: Rig) -> None:

@@ -29,6 +29,14 @@ def test_each_window_is_counted_once_in_all_that_it_says() -> None:
     assert evidence.complete
 
 
+def test_bad_attempts_of_keys_that_were_bad_before_use_up_the_budget_and_are_no_evidence() -> None:
+    counts = VariantCounts(10, 1, 0, 0, repeated=4)
+    evidence = gathered(no_evidence(SPEC), window(counts, counts), here=True)
+    assert (evidence.canary_burn.bad, evidence.stable_burn.bad) == (5, 5)
+    assert [(tally.canary, tally.stable) for tally in evidence.process.tallies] == [(1, 1)]
+    assert evidence.here == evidence.process.canary == counts
+
+
 def test_what_was_thrown_at_another_weight_counts_for_the_rollout_but_not_for_the_step() -> None:
     evidence = gathered(no_evidence(SPEC), window(VariantCounts(10, 1)), here=False)
     assert evidence.here == NONE
