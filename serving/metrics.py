@@ -12,6 +12,7 @@ import sys
 import threading
 from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
+from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from serving.plans import ModelPlan
     from serving.request.lane import Lane
     from serving.request.record import Tally
+    from serving.rollout.report import RolloutReport
     from serving.routing.outcomes import SplitOutcomes
     from serving.shadow.mirror import Mirror
 
@@ -408,3 +410,57 @@ def _observe_many(histogram: Any, buckets: Sequence[int], total: float) -> None:
         if count:
             bucket.inc(count)
     histogram._sum.inc(total)  # noqa: SLF001
+
+
+class RolloutMetrics:
+    """What the control plane's process reports of rollouts, the event log, and itself."""
+
+    def __init__(self) -> None:
+        self._turn = _gauge(
+            "holdfast_controller_alive_timestamp_seconds",
+            "When the control plane last ran its loop, in wall clock seconds.",
+            mode="livemax",
+        )
+        self._writable = _gauge(
+            "holdfast_event_log_writable", "1 if the controller writes the event log, 0 if not.", mode="livemax"
+        )
+        self._events = _gauge("holdfast_event_log_events", "Number of the newest event.", mode="livemax")
+        self._phase = _gauge(
+            "holdfast_rollout_phase", "1 for the phase of a model's latest rollout.", "model", "version", "phase"
+        )
+        self._step = _gauge("holdfast_rollout_step", "Steps of the rollout that were begun.", "model")
+        self._evidence = _gauge(
+            "holdfast_rollout_evidence_ratio",
+            "Evidence against the canary, on a scale on which 0 is none and 1 is enough to take it back.",
+            "model",
+        )
+        self._budget = _gauge(
+            "holdfast_rollout_budget_left_ratio", "Share of the canary's error budget that isn't used up.", "model"
+        )
+        self._took = _gauge(
+            "holdfast_rollout_rollback_seconds",
+            "From the evidence until the last gateway had switched, of the latest rollback.",
+            "model",
+        )
+        self._shown: dict[str, tuple[str, str, str]] = {}
+
+    def show_controller(self, *, wall: float, writable: bool, seq: int) -> None:
+        self._turn.set(wall)
+        self._writable.set(writable)
+        self._events.set(seq)
+
+    def show(self, rollout: RolloutReport) -> None:
+        """One model's latest rollout."""
+        model, phase = rollout.model, (rollout.model, rollout.version, rollout.phase)
+        if (before := self._shown.get(model)) != phase:
+            if before is not None:
+                self._phase.labels(*before).set(0)
+            self._phase.labels(*phase).set(1)
+            self._shown[model] = phase
+        evidence = rollout.evidence
+        self._step.labels(model).set(rollout.step + 1)
+        self._evidence.labels(model).set(max(log(evidence.e_value) / log(evidence.threshold), 0.0))
+        if rollout.budget_left is not None:
+            self._budget.labels(model).set(rollout.budget_left)
+        if rollout.rollback_took_s is not None:
+            self._took.labels(model).set(rollout.rollback_took_s)

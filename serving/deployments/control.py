@@ -21,9 +21,9 @@ from models.registry import Registry
 from serving.clock import SystemClock
 from serving.deployments.common import GATEWAY_DEPLOYMENT
 from serving.deployments.deployer import ServeDeployer
-from serving.deployments.folders import table_path, withdrawn_path
+from serving.deployments.folders import metrics_dir, table_path, withdrawn_path
 from serving.deployments.link import ServeLink, asked_all
-from serving.deployments.process import set_up_logging
+from serving.deployments.process import every, set_up_logging
 from serving.deployments.remote_control import refusal
 from serving.errors import RolloutRefused
 from serving.settings import Settings
@@ -41,6 +41,7 @@ APPLY_S = 7.0
 """A gateway waits some seconds for the replicas of a version that is new to it."""
 COLLECT_S = 1.0
 ASK_S = 10.0
+SHOW_S = 1.0
 
 Answer = bytes | tuple[str, str]
 """JSON, or the code and the text of what speaks against it."""
@@ -50,6 +51,7 @@ class ControlReplica:
     """The control plane: which versions are deployed, the routing table, and the rollouts that move it."""
 
     async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.metrics import RolloutMetrics, open_metrics
         from serving.rollout.controller import Controller
         from serving.rollout.effects import Effects
         from serving.rollout.event_log import open_log
@@ -59,6 +61,8 @@ class ControlReplica:
         from serving.routing.table_file import TableFile
 
         set_up_logging(settings)
+        open_metrics(metrics_dir(run_dir))
+        self._metrics = RolloutMetrics()
         self._gateways: DeploymentHandle[Any] | None = None
         self._application = serve.get_replica_context().app_name
         self._settings = settings
@@ -85,7 +89,11 @@ class ControlReplica:
             name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             clock=clock,
         )
-        self._controlling = asyncio.get_running_loop().create_task(self._controller.run())
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._controller.run()),
+            loop.create_task(every(SHOW_S, self._show)),
+        ]
 
     # Versions
     async def load(self, model: str, body: bytes) -> tuple[str, str] | None:
@@ -127,23 +135,18 @@ class ControlReplica:
         return await refusal(self._history(model, after, limit))
 
     async def _overview(self) -> bytes:
-        from serving.rollout.report import ControllerReport, Overview, report
+        from serving.rollout.report import ControllerReport, overview
 
         controller = self._controller
         state, detail = controller.status
-        return msgspec.json.encode(
-            Overview(
-                controller=ControllerReport(
-                    state=state,
-                    detail=detail,
-                    pid=os.getpid(),
-                    seq=controller.seq,
-                    log=self._settings.event_log_shown,
-                ),
-                rollouts=tuple(report(one) for one in controller.desired.rollouts.values()),
-                rolled_back=controller.desired.rolled_back,
-            )
+        shown = ControllerReport(
+            state=state,
+            detail=detail,
+            pid=os.getpid(),
+            seq=controller.seq,
+            log=self._settings.event_log_shown,
         )
+        return msgspec.json.encode(overview(controller.desired, shown))
 
     async def _rollout(self, model: str) -> bytes:
         return self._report(model)
@@ -169,6 +172,16 @@ class ControlReplica:
         from serving.rollout.report import report
 
         return msgspec.json.encode(report(self._controller.rollout(model)))
+
+    async def _show(self) -> None:
+        from serving.rollout.report import report
+
+        controller = self._controller
+        self._metrics.show_controller(
+            wall=SystemClock.wall(), writable=controller.status.state == "writing", seq=controller.seq
+        )
+        for state in controller.desired.rollouts.values():
+            self._metrics.show(report(state))
 
     async def _unheld(self, model: str, command: Callable[[str, bytes], Awaitable[None]], body: bytes) -> None:
         from serving.rollout.standing import held_by

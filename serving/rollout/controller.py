@@ -60,13 +60,11 @@ class Controller:
         open_log: Callable[[], EventLog],
         name: str,
         clock: Clock,
-        turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._world = world
         self._open_log = open_log
         self._name = name
         self._clock = clock
-        self._turn = turn
         self._journal: Journal | None = None
         self._doer: Doer | None = None
         self._status = Status("starting")
@@ -204,7 +202,7 @@ class Controller:
     async def _follow(self, journal: Journal) -> LogError:
         """Look and do, as one journal says, until it has ended; returns why."""
         doer = self._doer = Doer(journal, self._world, self._clock)
-        looker = Looker(journal, self._world, self._clock, decided=doer.carry_out, turn=self._turn)
+        looker = Looker(journal, self._world, self._clock, decided=doer.carry_out)
         doer.begin()
         looking = asyncio.ensure_future(looker.run())
         try:

@@ -44,22 +44,13 @@ class _Watched:
 
 
 class Looker:
-    """Looks for one journal. ``decided`` is called whenever something may have been decided, ``turn`` at every look."""
+    """Looks for one journal. ``decided`` is called whenever something may have been decided."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        world: World,
-        clock: Clock,
-        *,
-        decided: Callable[[], None],
-        turn: Callable[[], None],
-    ) -> None:
+    def __init__(self, journal: Journal, world: World, clock: Clock, *, decided: Callable[[], None]) -> None:
         self._journal = journal
         self._world = world
         self._clock = clock
         self._decided = decided
-        self._turn = turn
         self._watched: dict[str, _Watched] = {}
 
     async def run(self) -> None:
@@ -67,7 +58,6 @@ class Looker:
         while not self._journal.ended.done():
             await asyncio.sleep(LOOK_S)
             try:
-                self._turn()
                 await self._look()
             except LogError:
                 return

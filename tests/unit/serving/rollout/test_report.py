@@ -52,7 +52,7 @@ def test_it_has_the_keys_of_the_contract_and_no_others() -> None:
         *("budget_left", "bake", "here_s", "history", "rollback_took_s"),
     }
     assert set(told["evidence"]) == {"e_value", "threshold", "canary", "stable", "here", "compared", "agreed"}
-    assert set(told["evidence"]["here"]) == {"attempts", "bad", "slow", "invalid"}
+    assert set(told["evidence"]["here"]) == {"attempts", "bad", "slow", "invalid", "repeated"}
     assert set(told["history"][0]) == {"phase", "step", "weight", "since", "until", "attempts", "bad", "why"}
 
 
