@@ -53,6 +53,24 @@ class MethodNotAllowed(CallerError):
         self.allow = allow
 
 
+class NotAuthorized(CallerError):
+    """What was asked changes the system, and the token for that was missing or wrong."""
+
+    code = "not_authorized"
+
+
+class ForeignOrigin(CallerError):
+    """What was asked changes the system, and a web page of somewhere else has asked it."""
+
+    code = "foreign_origin"
+
+
+class RolloutNotFound(CallerError):
+    """The model never had a rollout."""
+
+    code = "rollout_not_found"
+
+
 class PayloadTooLarge(CallerError):
     code = "payload_too_large"
 
@@ -84,6 +102,18 @@ class LoadFailed(RequestError):
     """A version couldn't be brought up. The text says why; what is served stays as it was."""
 
     code = "load_failed"
+
+
+class RolloutRefused(RequestError):
+    """Not as the rollout stands now. The text says what to do."""
+
+    code = "rollout_refused"
+
+
+class RolloutsUnavailable(RequestError):
+    """The control plane doesn't answer, or can't write down what it decides. The text says why."""
+
+    code = "rollouts_unavailable"
 
 
 class Internal(RequestError):
