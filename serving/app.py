@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serving.autoscaling import scaling
+from serving.cluster import check_token
 from serving.deployments.common import APPLICATION, GATEWAY_DEPLOYMENT, HEALTH_CHECKS, QUIET
 from serving.deployments.control import ControlReplica
 from serving.deployments.deployer import application_status, reason_in
@@ -26,8 +27,10 @@ from serving.settings import Settings, absolute, parse_settings
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The Serve application of these settings. Raises ``SettingsError``."""
-    return build_from(absolute(parse_settings(args), Path.cwd()))
+    """The Serve application of these settings. Raises ``SettingsError``, or ``StartError`` without a usable token."""
+    settings = absolute(parse_settings(args), Path.cwd())
+    check_token(settings)
+    return build_from(settings)
 
 
 def start_ray() -> None:
@@ -61,7 +64,13 @@ def build_from(settings: Settings) -> Any:
     """Every deployment of an application gets a folder of its own for what lives only as long as it does."""
     run_dir = str(Path(settings.state_dir) / "run" / uuid.uuid4().hex[:8])
     drained_s = settings.http.drain_timeout_s + 5
-    control: Any = serve.deployment(ControlReplica, name="Control", num_replicas=1, **BESIDE_MODELS)
+    control: Any = serve.deployment(
+        ControlReplica,
+        name="Control",
+        num_replicas=1,
+        max_ongoing_requests=100,  # Serve's own 5 would let a few slow loads keep a rollout from being aborted
+        **BESIDE_MODELS,
+    )
     haproxy: Any = serve.deployment(
         HaproxyReplica,
         name="Haproxy",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from models import commands as model_commands
-from serving.cluster import RAY_ENVIRONMENT, StartError
+from serving.cluster import RAY_ENVIRONMENT, StartError, check_token
 from serving.serve_file import read_settings
 from serving.settings import Settings, absolute
 
@@ -79,6 +79,8 @@ def _settings(config: Path | None) -> Settings:
 
 def _check(args: argparse.Namespace) -> int:
     settings = _settings(args.config)
+    if (warning := check_token(settings)) is not None:
+        print(f"holdfast: {warning}", file=sys.stderr)
     models = ", ".join(f"{model.name}@{model.stable_version}" for model in settings.models) or "all of the registry"
     print(f"{args.config or 'settings'}: right; stable versions: {models}")
     return 0

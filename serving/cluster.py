@@ -1,4 +1,4 @@
-"""What has to be so before Ray starts: environment, ports, folders. Checked first, told in one line each.
+"""What has to be so before Ray starts: environment, ports, folders, the token. Checked first, told in one line each.
 
 Not here: starting Ray (``serving.up``).
 """
@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from serving.settings import Settings
+from serving.admin.token import open_to_others, read_token
+from serving.settings import Settings, SettingsError
 
 RAY_ENVIRONMENT: Final[Mapping[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -49,6 +50,20 @@ def check_ports(settings: Settings) -> None:
         raise StartError(
             f"http.gateway_ports: only {free} of {first}-{last} are free for {settings.gateway.most_replicas} gateways"
         )
+
+
+def check_token(settings: Settings) -> str | None:
+    """What is to be said of the token's file, if anything; raises ``StartError`` if it holds no usable token."""
+    if settings.admin_token_file is None:
+        return None
+    path = Path(settings.admin_token_file)
+    try:
+        read_token(path)
+    except SettingsError as error:
+        raise StartError(str(error)) from None
+    return (
+        f"admin_token_file: every user of this machine may read {path}; chmod 600 it" if open_to_others(path) else None
+    )
 
 
 def _bind_error(host: str, port: int) -> str | None:

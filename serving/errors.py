@@ -53,6 +53,24 @@ class MethodNotAllowed(CallerError):
         self.allow = allow
 
 
+class NotAuthorized(CallerError):
+    """What was asked changes the system, and the token for that was missing or wrong."""
+
+    code = "not_authorized"
+
+
+class ForeignOrigin(CallerError):
+    """What was asked changes the system, and a web page of somewhere else has asked it."""
+
+    code = "foreign_origin"
+
+
+class RolloutNotFound(CallerError):
+    """The model never had a rollout."""
+
+    code = "rollout_not_found"
+
+
 class PayloadTooLarge(CallerError):
     code = "payload_too_large"
 
@@ -86,20 +104,14 @@ class LoadFailed(RequestError):
     code = "load_failed"
 
 
-class RolloutNotFound(RequestError):
-    """The model never had a rollout."""
-
-    code = "rollout_not_found"
-
-
 class RolloutRefused(RequestError):
-    """This can't be done to a rollout, or to a version that one needs, as things are. The text says what can."""
+    """Not as the rollout stands now. The text says what to do."""
 
     code = "rollout_refused"
 
 
 class RolloutsUnavailable(RequestError):
-    """What happens to rollouts can't be written down now, so nothing does."""
+    """The control plane doesn't answer, or can't write down what it decides. The text says why."""
 
     code = "rollouts_unavailable"
 

@@ -11,7 +11,8 @@ import json
 import time
 from typing import Any, Final
 
-from serving.settings import Settings
+from serving.admin.token import authorization
+from serving.settings import Settings, SettingsError
 
 POLL_S: Final = 0.5
 ASK_TIMEOUT_S: Final = 20.0
@@ -39,11 +40,17 @@ def restart(settings: Settings, *, timeout_s: float) -> str:
 
 
 def _ask(settings: Settings, method: str, path: str) -> tuple[int, dict[str, Any]]:
+    headers = {}
+    if method != "GET":
+        try:
+            headers = authorization(settings)
+        except SettingsError as error:
+            raise RestartFailed(str(error)) from None
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http.host, settings.http.host)
     connection = http.client.HTTPConnection(host, settings.http.port, timeout=ASK_TIMEOUT_S)
     try:
         with contextlib.closing(connection):
-            connection.request(method, path)
+            connection.request(method, path, headers=headers)
             response = connection.getresponse()
             return response.status, json.loads(response.read())
     except (OSError, http.client.HTTPException, ValueError) as error:

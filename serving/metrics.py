@@ -322,6 +322,18 @@ class ShadowMetrics:
         counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
 
 
+class AdminMetrics:
+    """What a gateway process reports of those who may not change the system and tried."""
+
+    def __init__(self) -> None:
+        self._refused = _counter(
+            "holdfast_admin_refused_total", "Requests to change the system that were refused unread.", "reason"
+        )
+
+    def refused(self, reason: str) -> None:
+        self._refused.labels(reason).inc()
+
+
 class _Runs:
     """Runs of the model since the last flush; buckets as in ``Tally``."""
 

@@ -122,8 +122,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     admin: Annotated[
         bool | None,
         Meta(
-            description="Whether `/v2/repository/models/{model}/load` and `/unload` may change what is served. Left "
-            "out: only if `http.host` is a loopback address, because they ask nobody who they are."
+            description="Whether the system may be changed over HTTP: versions loaded and unloaded, gateways "
+            "restarted, rollouts commanded. Left out: if there is an `admin_token_file`, or if only this machine can "
+            "reach `http.host` and `http.gateway_host`. `true` where others can needs the token."
+        ),
+    ] = None
+    admin_token_file: Annotated[
+        str | None,
+        Meta(
+            description="File whose first line is a token of at least 16 characters. Whoever changes the system over "
+            "HTTP has to send it, as `Authorization: Bearer <token>`. No other user should be able to read the file "
+            "(`chmod 600`). A new token counts within a second. Left out: nobody is asked who they are."
         ),
     ] = None
     event_log: Annotated[
@@ -136,8 +145,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     faults: Annotated[
         bool,
         Meta(
-            description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; it asks nobody "
-            "who they are."
+            description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; it asks who they "
+            "are only if there is an `admin_token_file`."
         ),
     ] = False
     busy_poll_us: Annotated[
@@ -169,6 +178,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if first <= self.http.port <= last:
             raise ValueError(f"http.port: {self.http.port} is one of http.gateway_ports {first}-{last}")
+        if self.admin and self.public and self.admin_token_file is None:
+            raise ValueError(
+                f"admin: others than this machine can reach http.host {self.http.host} or http.gateway_host "
+                f"{self.http.gateway_host}, so changes need a token: set admin_token_file"
+            )
         for index, model in enumerate(self.models):
             if model.max_batch_bytes > self.channel.max_frame_bytes // 2:  # a frame holds more than the inputs
                 raise ValueError(
@@ -218,8 +232,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return f"{scheme}://{where}" if is_url else scheme
 
     @property
+    def public(self) -> bool:
+        """Whether others than this machine can reach HAProxy, or a gateway past it."""
+        return self.http.host not in LOOPBACK or self.http.gateway_host not in LOOPBACK
+
+    @property
     def admin_allowed(self) -> bool:
-        return self.http.host in LOOPBACK if self.admin is None else self.admin
+        """Whether the system may be changed over HTTP, by those who have the token if there is one."""
+        if self.admin is not None:
+            return self.admin
+        return self.admin_token_file is not None or not self.public
 
     def model(self, name: str) -> ModelSettings | None:
         """The settings of a model that they name, else None."""
@@ -238,8 +260,8 @@ def parse_settings(raw: Any) -> Settings:
 
 
 def absolute(settings: Settings, base: Path) -> Settings:
-    """The same settings with every folder absolute, those that aren't taken from ``base``."""
-    sockets = settings.channel.socket_dir
+    """The same settings with every path absolute, those that aren't taken from ``base``."""
+    sockets, token = settings.channel.socket_dir, settings.admin_token_file
     return msgspec.structs.replace(
         settings,
         channel=msgspec.structs.replace(
@@ -248,6 +270,7 @@ def absolute(settings: Settings, base: Path) -> Settings:
         state_dir=str((base / settings.state_dir).resolve()),
         store=str((base / settings.store_dir).resolve()),
         event_log=_absolute_log(settings.event_log_place, base),
+        admin_token_file=None if token is None else str((base / token).absolute()),  # a link may lead elsewhere later
     )
 
 

@@ -21,7 +21,7 @@ from models.golden import read_examples
 from models.manifest import ModelVersion
 from models.registry import Registry
 from models.signature import Signature
-from serving.cluster import StartError, check_ports, lock_state, set_ray_environment
+from serving.cluster import StartError, check_ports, check_token, lock_state, set_ray_environment
 from serving.deployments.folders import socket_dir
 from serving.ingress.keeper import HaproxyFiles, end_leftover
 from serving.model_settings import ModelSettings
@@ -46,6 +46,8 @@ def up(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; the exit code. Raises ``StartError`` if it can't start."""
     progress = Progress()
     stopped = threading.Event()
+    if (warning := check_token(settings)) is not None:
+        progress(warning)
     with lock_state(settings), _stop_signals(stopped):
         if end_leftover(HaproxyFiles(settings, Path())):
             progress("ended an HAProxy that an earlier run left behind")

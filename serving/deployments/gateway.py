@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -24,6 +25,7 @@ log = logging.getLogger("holdfast")
 GATEWAY_HANG_S = 5.0
 """A gateway whose loop takes longer than this for one turn is replaced."""
 TABLE_POLL_S = 1.0
+TOKEN_POLL_S = 1.0
 DRAIN_NOTICE_S = 0.8
 """Within this time HAProxy has seen twice that a gateway doesn't accept requests any more."""
 
@@ -33,12 +35,16 @@ class GatewayReplica:
     """One gateway with its own listener; the same app also answers behind Serve's proxies."""
 
     async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        from serving.admin.guard import Guard
+        from serving.admin.routes import AdminRoutes
+        from serving.admin.token import TokenFile
         from serving.cache_setup import open_cache
         from serving.gateway import Gateway
         from serving.ingress.asgi import AsgiApp
+        from serving.ingress.faults import FaultsOnDemand
         from serving.ingress.front import build_routes
         from serving.ingress.listener import Listener
-        from serving.metrics import open_metrics
+        from serving.metrics import AdminMetrics, open_metrics
         from serving.routing.table_file import TableFile
         from serving.watchdog import LoopTurns, Watchdog
 
@@ -50,22 +56,33 @@ class GatewayReplica:
         self._gateway = Gateway(
             settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
         )
+        self._token = None if settings.admin_token_file is None else TokenFile(Path(settings.admin_token_file))
+        guard = Guard(
+            settings,
+            token=None if self._token is None else self._token.get,
+            count=AdminMetrics().refused,
+        )
+        body_max_bytes = settings.http.body_max_bytes
         front = build_routes(
             settings,
             self._gateway,
             registry=registry,
-            control=RemoteControl(control) if settings.admin_allowed else None,
+            door=AdminRoutes(
+                RemoteControl(control), FaultsOnDemand(self._gateway), guard, body_max_bytes=body_max_bytes
+            ),
             metrics_dir=metrics_dir(run_dir),
             cache=self._cache,
         )
-        self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
+        self._app = AsgiApp(body_max_bytes=body_max_bytes, routes=front.routes)
         self._listener = Listener(
             front.routes.answer, settings.http, clock=SystemClock(), busy_poll_s=settings.busy_poll_us * 1e-6
         )
+        await self._follow_token()
         await self._follow_file()
         await self._listener.start()
         self._tasks = [
             asyncio.get_running_loop().create_task(every(TABLE_POLL_S, self._follow_file)),
+            asyncio.get_running_loop().create_task(every(TOKEN_POLL_S, self._follow_token)),
             asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, front.flush_metrics)),
         ]
         self._flush_metrics = front.flush_metrics
@@ -112,6 +129,10 @@ class GatewayReplica:
             return
         if table is not EMPTY:
             await self._gateway.apply(table)
+
+    async def _follow_token(self) -> None:
+        if self._token is not None:
+            await asyncio.to_thread(self._token.read)
 
     async def check_health(self) -> None:
         """The loop answers; whether models do is readiness, not health."""

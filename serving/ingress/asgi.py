@@ -44,7 +44,8 @@ class AsgiApp:
             response = HttpResponse(*error_response(error))
             response.headers.append((b"connection", b"close"))
         else:
-            request = HttpRequest(scope["method"], scope["path"], dict(scope["headers"]), body)
+            url = b"?" + scope.get("query_string", b"")
+            request = HttpRequest(scope["method"], scope["path"], dict(scope["headers"]), body, url)
             if self.routes is None:
                 response = json_response(b'{"error":"the gateway is starting"}', 503)
             else:

@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
         parts = reading.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         path = self._host.paths.get(reading.url) or self._path(reading.url)
-        request = HttpRequest(self._parser.get_method().decode("ascii"), path, reading.headers, body)
+        request = HttpRequest(self._parser.get_method().decode("ascii"), path, reading.headers, body, reading.url)
         self._waiting.append((request, self._parser.should_keep_alive()))
         if len(self._waiting) >= PIPELINED_MAX and self._transport is not None:
             self._transport.pause_reading()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from serving.channel.faults import EVERY, Command, Fault, Report, misfit
 from serving.errors import InvalidRequest, UnknownRoute
 from serving.gateway import Gateway, Version
+from serving.ingress.bodies import read_body
 from serving.ingress.http import HttpResponse, json_response
 
 ONE: Final = "one"
@@ -22,8 +23,6 @@ ONE: Final = "one"
 
 ANSWER_TIMEOUT_S: Final = 5.0
 """A replica that hangs doesn't answer."""
-
-T = TypeVar("T")
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,9 +70,9 @@ class FaultsOnDemand:
             raise UnknownRoute("faults on demand are switched off here (setting `faults`)")
         match method:
             case "POST":
-                found = await self._cause(read(body, Order))
+                found = await self._cause(read_body(body, Order))
             case "DELETE":
-                found = await self._end(read(body, Pardon) if body else Pardon())
+                found = await self._end(read_body(body, Pardon) if body else Pardon())
             case _:
                 found = await ask(self._gateway.versions, Command())
         return json_response(msgspec.json.encode(found))
@@ -89,18 +88,6 @@ class FaultsOnDemand:
             return await ask(self._gateway.versions, Command(replica=EVERY))
         version = self._gateway.version(pardon.model, pardon.version)
         return await ask([version], Command(replica=chosen(version, pardon.replica)))
-
-
-def read(body: bytes, kind: type[T]) -> T:
-    """The body as ``kind``; raises ``InvalidRequest``, whose text names the field."""
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        text = str(error).replace("Object contains unknown field", "unknown field")
-        what, _, where = text.partition(" - at `$")
-        raise InvalidRequest(f"{where.strip('.`') or 'the body'}: {what}") from None
-    except (ValueError, RecursionError) as error:  # msgspec's own errors, and what isn't UTF-8
-        raise InvalidRequest(f"the body: {error}") from None
 
 
 def chosen(version: Version, wish: str) -> str:

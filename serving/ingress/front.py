@@ -17,7 +17,7 @@ from serving.cache.tiers import PredictionCache
 from serving.clock import SystemClock
 from serving.gateway import Gateway
 from serving.ingress.information import Information
-from serving.ingress.routes import ModelControl, Routes
+from serving.ingress.routes import Door, Routes
 from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, ProtectionMetrics, ShadowMetrics, render_metrics
 from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder
@@ -37,7 +37,7 @@ def build_routes(
     gateway: Gateway,
     *,
     registry: Registry,
-    control: ModelControl | None,
+    door: Door | None,
     metrics_dir: Path,
     cache: PredictionCache | None = None,
 ) -> Front:
@@ -60,7 +60,7 @@ def build_routes(
         status=lambda: gateway_status(gateway, cache=cache, clock=clock),
     )
     pipeline = Pipeline(gateway, recorder, clock=clock)
-    routes = Routes(pipeline, information, control, body_max_bytes=settings.http.body_max_bytes)
+    routes = Routes(pipeline, information, door, body_max_bytes=settings.http.body_max_bytes)
     return Front(routes, flush)
 
 

@@ -11,12 +11,16 @@ JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
 
 
 class HttpRequest(NamedTuple):
-    """``headers`` by lower-case name; ``path`` decoded and without its query; ``body`` as it came."""
+    """``headers`` by lower-case name; ``path`` decoded and without its query; ``body`` as it came.
+
+    ``url`` is what was asked for as it came; of it only what stands behind a question mark counts.
+    """
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
     body: bytes
+    url: bytes = b""
 
 
 class HttpResponse(NamedTuple):

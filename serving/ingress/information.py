@@ -14,7 +14,6 @@ import msgspec
 from models.manifest import ModelVersion
 from serving.errors import InvalidRequest
 from serving.gateway import Gateway, Version
-from serving.ingress.faults import FaultsOnDemand
 from serving.ingress.http import HttpResponse, json_response
 from serving.protocol import metadata
 from serving.protocol.metadata import IndexEntry, ModelStats, Replica, Timing, VersionReplicas
@@ -40,7 +39,6 @@ class Information:
         render_metrics: Callable[[], Awaitable[bytes]],
         status: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        self.faults = FaultsOnDemand(gateway)
         self._gateway = gateway
         self._server = json_response(metadata.server_metadata(version))
         self._list_versions = list_versions

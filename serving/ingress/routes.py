@@ -1,16 +1,17 @@
-"""From a path and a method to an answer: every endpoint of the Open Inference Protocol, and a few of our own.
+"""From a path and a method to an answer: every endpoint of the Open Inference Protocol, and what tells of a gateway.
 
-Not here: the life of an inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
+Nothing here changes the system: whatever does is behind a ``Door``, which knows who may. Not here: the life of an
+inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, NamedTuple, Protocol
 
 from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
-from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse, json_response
+from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse
 from serving.ingress.information import Information
 from serving.protocol.compression import compress, decompress
 from serving.protocol.status import error_response
@@ -42,50 +43,43 @@ class Target(NamedTuple):
     version: str | None = None
 
 
-class ModelControl(Protocol):
-    """Deploys and removes versions, restarts gateways: the control plane, seen from here."""
+class Door(Protocol):
+    """Endpoints that lead beyond this gateway, and whoever guards them."""
 
-    async def load(self, model: str, body: bytes) -> None: ...
-
-    async def unload(self, model: str, body: bytes) -> None: ...
-
-    async def restart_gateways(self) -> bytes:
-        """Begin to replace them one after the other; how far that is, as JSON."""
+    @property
+    def endpoints(self) -> Collection[str]:
+        """Names that its targets may have; none of ours."""
         ...
 
-    async def gateways(self) -> bytes:
-        """Those that accept requests, and how far a restart of them is, as JSON."""
+    def find(self, path: str) -> Target | None: ...
+
+    async def answer(self, request: HttpRequest, target: Target) -> HttpResponse:
+        """May raise any ``RequestError``."""
         ...
 
 
-_GET: Final = ("GET", "HEAD")
-_POST: Final = ("POST",)
+GET: Final = ("GET", "HEAD")
+POST: Final = ("POST",)
 
 _FIXED: Final[dict[str, Target]] = {
-    "/v2": Target("server", _GET),
-    "/v2/health/live": Target("live", _GET),
-    "/v2/health/ready": Target("ready", _GET),
-    "/v2/models": Target("models", _GET),
-    "/v2/models/stats": Target("stats", _GET),
-    "/v2/repository/index": Target("index", _POST),
-    "/v2/holdfast/accepting": Target("accepting", _GET),
-    "/v2/holdfast/replicas": Target("replicas", _GET),
-    "/v2/holdfast/faults": Target("faults", (*_GET, "POST", "DELETE")),
-    "/v2/holdfast/gateways": Target("gateways", _GET),
-    "/v2/holdfast/gateways/restart": Target("restart_gateways", _POST),
-    "/v2/holdfast/status": Target("status", _GET),
-    "/metrics": Target("metrics", _GET),
+    "/v2": Target("server", GET),
+    "/v2/health/live": Target("live", GET),
+    "/v2/health/ready": Target("ready", GET),
+    "/v2/models": Target("models", GET),
+    "/v2/models/stats": Target("stats", GET),
+    "/v2/repository/index": Target("index", POST),
+    "/v2/holdfast/accepting": Target("accepting", GET),
+    "/v2/holdfast/replicas": Target("replicas", GET),
+    "/v2/holdfast/status": Target("status", GET),
+    "/metrics": Target("metrics", GET),
 }
 _OF_MODEL: Final[dict[tuple[str, ...], tuple[str, tuple[str, ...]]]] = {
-    (): ("model", _GET),
-    ("ready",): ("model_ready", _GET),
-    ("config",): ("config", _GET),
-    ("stats",): ("stats", _GET),
-    ("infer",): ("infer", _POST),
+    (): ("model", GET),
+    ("ready",): ("model_ready", GET),
+    ("config",): ("config", GET),
+    ("stats",): ("stats", GET),
+    ("infer",): ("infer", POST),
 }
-
-
-_CONTROL: Final = ("load", "unload")
 
 
 def find_target(path: str) -> Target:
@@ -99,31 +93,22 @@ def find_target(path: str) -> Target:
             version, rest = rest[1], rest[2:]
         if (found := _OF_MODEL.get(tuple(rest))) is not None:
             return Target(found[0], found[1], model, version)
-    if parts[:4] == ["", "v2", "repository", "models"] and len(parts) == 6 and parts[4] and parts[5] in _CONTROL:
-        return Target(parts[5], _POST, parts[4])
     raise UnknownRoute(f"no such path: {path[:200]}")
 
 
 class Routes:
     """Answers whole HTTP requests. Never raises but for cancellation."""
 
-    def __init__(
-        self, pipeline: Pipeline, information: Information, control: ModelControl | None, *, body_max_bytes: int
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, information: Information, door: Door | None, *, body_max_bytes: int) -> None:
         self._pipeline = pipeline
         self._information = information
-        self._control = control
+        self._door = door
         self._body_max_bytes = body_max_bytes
         self._targets: dict[str, Target] = {}
         self._version_headers: dict[tuple[str, str], Header] = {}
-        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[HttpResponse]]] = {
-            "infer": self._infer,
-            "load": self._load,
-            "unload": self._unload,
-            "faults": self._faults,
-            "gateways": self._gateways,
-            "restart_gateways": self._restart_gateways,
-        }
+        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[HttpResponse]]] = {"infer": self._infer}
+        if door is not None:
+            self._endpoints.update(dict.fromkeys(door.endpoints, door.answer))
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
         try:
@@ -142,7 +127,8 @@ class Routes:
             return HttpResponse(*error_response(error))
 
     def _find(self, path: str) -> Target:
-        target = find_target(path)
+        beyond = self._door.find(path) if self._door is not None else None
+        target = beyond or find_target(path)
         if len(path) > REMEMBERED_MAX_CHARACTERS:
             return target
         if len(self._targets) >= _PATHS_MAX:
@@ -195,34 +181,6 @@ class Routes:
 
     async def _inform(self, request: HttpRequest, target: Target) -> HttpResponse:
         return await self._information.answer(target.endpoint, target.model, target.version, request.body)
-
-    async def _load(self, request: HttpRequest, target: Target) -> HttpResponse:
-        await self._controlled().load(target.model, self._plain(request))
-        return HttpResponse(200, [], b"")
-
-    async def _unload(self, request: HttpRequest, target: Target) -> HttpResponse:
-        await self._controlled().unload(target.model, self._plain(request))
-        return HttpResponse(200, [], b"")
-
-    async def _faults(self, request: HttpRequest, target: Target) -> HttpResponse:
-        return await self._information.faults.answer(request.method, self._plain(request))
-
-    async def _gateways(self, _request: HttpRequest, _target: Target) -> HttpResponse:
-        return json_response(await self._controlled().gateways())
-
-    async def _restart_gateways(self, _request: HttpRequest, _target: Target) -> HttpResponse:
-        return json_response(await self._controlled().restart_gateways(), 202)
-
-    def _plain(self, request: HttpRequest) -> bytes:
-        encoding = request.headers.get(b"content-encoding")
-        if encoding is None:
-            return request.body
-        return bytes(decompress(request.body, encoding.decode("latin-1"), max_bytes=self._body_max_bytes))
-
-    def _controlled(self) -> ModelControl:
-        if self._control is None:
-            raise UnknownRoute("changing what is served is switched off here (setting `admin`)")
-        return self._control
 
 
 def origin_headers(origin: Origin) -> list[Header]:

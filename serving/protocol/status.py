@@ -15,16 +15,17 @@ Header = tuple[bytes, bytes]
 STATUS: Final[Mapping[type[errors.RequestError], int]] = MappingProxyType(
     {
         errors.InvalidRequest: 400,
+        errors.NotAuthorized: 401,
+        errors.ForeignOrigin: 403,
         errors.UnknownRoute: 404,
         errors.ModelNotFound: 404,
+        errors.RolloutNotFound: 404,
         errors.MethodNotAllowed: 405,
         errors.PayloadTooLarge: 413,
         errors.UnsupportedEncoding: 415,
         errors.Overloaded: 429,
         errors.LoadFailed: 409,
-        errors.RolloutNotFound: 404,
         errors.RolloutRefused: 409,
-        errors.RolloutsUnavailable: 503,
         errors.Internal: 500,
         errors.ModelFailed: 500,
         errors.InvalidAnswer: 500,
@@ -32,6 +33,7 @@ STATUS: Final[Mapping[type[errors.RequestError], int]] = MappingProxyType(
         errors.ReplicaLost: 503,
         errors.CircuitOpen: 503,
         errors.NoAnswer: 503,
+        errors.RolloutsUnavailable: 503,
         errors.DeadlineExceeded: 504,
         errors.AttemptTimeout: 504,
         errors.QueueTimeout: 504,
@@ -65,6 +67,8 @@ def error_response(exc: BaseException) -> ErrorResponse:
     headers = [_JSON]
     if isinstance(exc, errors.MethodNotAllowed):
         headers.append((b"allow", exc.allow.encode()))
+    if isinstance(exc, errors.NotAuthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(exc, errors.RequestError) and status_of(exc) in _MAY_PASS:
         headers.append((b"retry-after", str(max(1, math.ceil(exc.retry_after_s))).encode()))
     shown = isinstance(exc, errors.RequestError) and not isinstance(exc, errors.Internal)

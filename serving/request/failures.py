@@ -42,7 +42,13 @@ FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
         errors.UnsupportedEncoding: _CALLER,
         # Overload is nobody's fault. What has time to spare may answer; the load isn't carried elsewhere.
         errors.Overloaded: _SHED,
+        # These are of commands, which never come here.
         errors.LoadFailed: _CALLER,
+        errors.NotAuthorized: _CALLER,
+        errors.ForeignOrigin: _CALLER,
+        errors.RolloutNotFound: _CALLER,
+        errors.RolloutRefused: _CALLER,
+        errors.RolloutsUnavailable: _CALLER,
         # A defect of ours in a replica's process is that replica's, until a restart: another one may do better.
         errors.Internal: _MAY_PASS,
         # Nothing was sent, so it says nothing of how well the version computes.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.admin import bodies, guard
+from serving.admin import routes as admin
 from serving.ingress import routes
 from serving.ingress.haproxy import ACCEPTING_PATH
 from serving.protocol.compression import COMPRESS_MIN_BYTES
@@ -16,6 +18,7 @@ from serving.request.deadline import TIMEOUT_HEADER, TIMEOUT_MAX_US
 from serving.request.sticky import STICKY_HEADER, STICKY_KEY_MAX_BYTES
 
 PAGE = (Path(__file__).parents[3] / "docs/api.md").read_text()
+METRICS = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
 MODEL = "/v2/models/{model}"
 VERSION = "/v2/models/{model}/versions/{version}"
 
@@ -24,14 +27,19 @@ ROWS = re.findall(r"^\| (GET|POST|DELETE) \| `(/[^`]*)` \|", PAGE, re.MULTILINE)
 
 def endpoints() -> set[tuple[str, str]]:
     """Every method and path that the routes take; HEAD goes with GET."""
-    fixed = {(method, path) for path, target in routes._FIXED.items() for method in target.allow if method != "HEAD"}
+    everywhere = {
+        **routes._FIXED,
+        **admin.FIXED,
+        **{f"{admin.REPOSITORY}{{model}}/{name}": target for name, target in admin.OF_REPOSITORY.items()},
+        **{f"{admin.ROLLOUTS}{{model}}/{name}".rstrip("/"): target for name, target in admin.OF_ROLLOUT.items()},
+    }
+    fixed = {(method, path) for path, target in everywhere.items() for method in target.allow if method != "HEAD"}
     of_model = {
         (allow[0], "/".join((base, *rest)))
         for rest, (_, allow) in routes._OF_MODEL.items()
         for base in (MODEL, VERSION)
     }
-    control = {("POST", f"/v2/repository/models/{{model}}/{command}") for command in routes._CONTROL}
-    return fixed | of_model | control
+    return fixed | of_model
 
 
 def test_the_page_lists_the_endpoints_that_there_are() -> None:
@@ -41,7 +49,8 @@ def test_the_page_lists_the_endpoints_that_there_are() -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROWS, ids=lambda word: word)
 def test_every_path_on_the_page_leads_somewhere(method: str, path: str) -> None:
-    target = routes.find_target(path.format(model="digits", version="v1"))
+    asked = path.format(model="digits", version="v1")
+    target = admin.find_target(asked) or routes.find_target(asked)
     assert method in target.allow
     assert target.model == ("digits" if "{model}" in path else "")
     assert target.version == ("v1" if "{version}" in path else None)
@@ -62,6 +71,9 @@ def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
     assert f"at least {COMPRESS_MIN_BYTES} bytes" in PAGE
     assert f"at most {STICKY_KEY_MAX_BYTES} bytes" in PAGE
     assert f"`{ACCEPTING_PATH}`" in PAGE
+    assert f"`limit` of 1 to {bodies.LIMIT_MAX} ({bodies.LIMIT_DEFAULT} if left out)" in PAGE
+    for reason in guard.REASONS:
+        assert f"`{reason}`" in METRICS
 
 
 def test_every_link_to_a_section_of_the_page_finds_it() -> None:

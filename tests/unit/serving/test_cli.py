@@ -73,6 +73,28 @@ def test_what_is_in_the_way_of_starting_is_one_line_and_code_1(
     assert capsys.readouterr().err == f"holdfast: state_dir: {tmp_path}/file/state: Not a directory\n"
 
 
+@pytest.mark.parametrize("command", ["check", "up"])
+def test_a_token_that_is_none_keeps_it_from_starting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (tmp_path / "token").write_text("short\n")
+    for name, said in (("token", "the token has 5 characters, not 16 to 4095"), ("nothing", "no such file")):
+        text = GOOD.replace("args: {", f"args: {{state_dir: {tmp_path}/state, admin_token_file: {tmp_path}/{name}, ")
+        assert main([command, "-c", config(tmp_path, text)]) == 1
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", f"holdfast: admin_token_file: {tmp_path}/{name}: {said}\n")
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_token_that_everybody_may_read_is_spoken_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    path = config(tmp_path, GOOD.replace("args: {", f"args: {{admin_token_file: {tmp_path}/token, "))
+    for mode, said in ((0o604, f"every user of this machine may read {tmp_path}/token; chmod 600 it\n"), (0o600, "")):
+        (tmp_path / "token").chmod(mode)
+        assert main(["check", "-c", path]) == 0
+        assert capsys.readouterr().err.endswith(said)
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["check", "--fast"], ["models"]])
 def test_a_wrong_command_shows_the_usage_and_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -22,13 +22,13 @@ FAILED = {"state": "failed", "restarted": ["a"], "to_do": ["b"], "reason": "gate
 
 @contextmanager
 def holdfast(*answers: tuple[int, dict[str, Any]]) -> Iterator[tuple[int, list[str]]]:
-    """Gives these answers, one after the other; its port, and what it was asked."""
+    """Gives these answers, one after the other; its port, and what it was asked, with the token that came with it."""
     left = list(answers)
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            asked.append(f"{self.command} {self.path}")
+            asked.append(f"{self.command} {self.path} {self.headers['authorization'] or ''}".strip())
             status, document = left.pop(0)
             self.send_response(status)
             self.end_headers()
@@ -47,9 +47,10 @@ def holdfast(*answers: tuple[int, dict[str, Any]]) -> Iterator[tuple[int, list[s
         thread.join()
 
 
-def restart(folder: Path, port: int, *arguments: str) -> int:
+def restart(folder: Path, port: int, *arguments: str, settings: str = "") -> int:
     config = folder / "serve.yaml"
-    config.write_text(f"applications: [{{import_path: 'serving.app:build', args: {{http: {{port: {port}}}}}}}]")
+    args = f"{{http: {{port: {port}}}, {settings}}}"
+    config.write_text(f"applications: [{{import_path: 'serving.app:build', args: {args}}}]")
     return main(["gateways", "restart", "-c", str(config), *arguments])
 
 
@@ -68,6 +69,23 @@ def test_it_waits_until_all_are_replaced(tmp_path: Path, capsys: pytest.CaptureF
         assert restart(tmp_path, port) == 0
     assert asked == ["POST /v2/holdfast/gateways/restart", *["GET /v2/holdfast/gateways"] * 3]
     assert capsys.readouterr() == ("restarted 2 gateways\n", "")
+
+
+def test_it_shows_the_token_for_what_it_changes_only(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    with holdfast((202, RUNNING), (200, {"restart": DONE})) as (port, asked):
+        assert restart(tmp_path, port, settings=f"admin_token_file: {tmp_path}/token") == 0
+    assert asked == [
+        "POST /v2/holdfast/gateways/restart Bearer 0123456789abcdef",
+        "GET /v2/holdfast/gateways",
+    ]
+
+
+def test_without_the_token_nobody_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with holdfast() as (port, asked):
+        assert restart(tmp_path, port, settings=f"admin_token_file: {tmp_path}/token") == 1
+    assert asked == []
+    assert capsys.readouterr().err == f"holdfast: admin_token_file: {tmp_path}/token: no such file\n"
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,14 @@ def test_what_all_processes_did_is_added_up_by_any_of_them(folder: Path) -> None
         assert shown[f'holdfast_golden_checks_total{{model="m",result="{result}",version="v1"}}'] == 1
 
 
+def test_refused_changes_are_counted_by_their_reason(folder: Path) -> None:
+    program = "metrics = AdminMetrics()\nfor reason in sys.argv[2:]:\n    metrics.refused(reason)"
+    run_in(folder, program, "wrong", "origin", "wrong")
+    shown = samples(run_in(folder, program + RENDER, "wrong"))
+    assert shown['holdfast_admin_refused_total{reason="wrong"}'] == 3
+    assert shown['holdfast_admin_refused_total{reason="origin"}'] == 1
+
+
 def test_the_gauges_of_dead_processes_vanish_and_their_counters_stay(folder: Path) -> None:
     run_in(folder, GATEWAY, "7")
     command = [sys.executable, "-c", HEAD + GATEWAY + WAIT, str(folder), "9"]

@@ -110,23 +110,37 @@ def test_every_folder_becomes_absolute(tmp_path: Path) -> None:
     assert settings.store_dir == tmp_path / "state" / "models"
     assert settings.channel.socket_dir == str(tmp_path / "sockets")
     assert absolute(settings, Path("/elsewhere")) == settings
+    token = absolute(parse_settings({"admin_token_file": "token"}), tmp_path)
+    assert token.admin_token_file == str(tmp_path / "token")
+    assert absolute(token, Path("/elsewhere")) == token
     assert absolute(parse_settings({"store": "../store"}), tmp_path).store_dir == tmp_path.parent / "store"
 
 
 @pytest.mark.parametrize(
-    ("host", "admin", "allowed"),
+    ("http", "admin", "token", "allowed"),
     [
-        ("127.0.0.1", None, True),
-        ("::1", None, True),
-        ("0.0.0.0", None, False),
-        ("0.0.0.0", True, True),
-        ("127.0.0.1", False, False),
+        ({"host": "127.0.0.1"}, None, None, True),
+        ({"host": "::1"}, None, None, True),
+        ({"host": "0.0.0.0"}, None, None, False),
+        ({"gateway_host": "0.0.0.0"}, None, None, False),
+        ({"host": "0.0.0.0"}, None, "token", True),
+        ({"host": "0.0.0.0"}, True, "token", True),
+        ({"host": "0.0.0.0"}, False, "token", False),
+        ({"host": "127.0.0.1"}, True, None, True),
+        ({"host": "127.0.0.1"}, False, None, False),
     ],
 )
-def test_strangers_may_change_what_is_served_only_if_the_settings_say_so(
-    host: str, admin: bool | None, allowed: bool
+def test_the_system_may_be_changed_from_here_and_by_strangers_only_with_a_token(
+    http: dict[str, str], admin: bool | None, token: str | None, allowed: bool
 ) -> None:
-    assert parse_settings({"http": {"host": host}, "admin": admin}).admin_allowed == allowed
+    settings = parse_settings({"http": http, "admin": admin, "admin_token_file": token})
+    assert settings.admin_allowed == allowed
+
+
+@pytest.mark.parametrize("http", [{"host": "0.0.0.0"}, {"gateway_host": "10.0.0.7"}])
+def test_strangers_who_may_change_the_system_need_a_token_to_show(http: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"^admin: others than this machine can reach .*set admin_token_file$"):
+        parse_settings({"http": http, "admin": True})
 
 
 def two_models(first: dict[str, object], second: dict[str, object]) -> dict[str, object]:

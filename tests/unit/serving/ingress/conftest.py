@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 import pytest
 
 from models.registry import Registry
-from serving.errors import LoadFailed, ModelNotFound
+from serving.admin.guard import Guard
+from serving.admin.routes import AdminRoutes
+from serving.errors import LoadFailed, ModelNotFound, RolloutNotFound, RolloutRefused
 from serving.gateway import Gateway
 from serving.ingress.asgi import AsgiApp, Message
+from serving.ingress.faults import FaultsOnDemand
 from serving.ingress.information import Information
 from serving.ingress.routes import Routes
 from serving.model_settings import ModelSettings
 from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder
 from serving.routing.table import EMPTY
-from serving.settings import Settings
+from serving.settings import HttpSettings, Settings
 from tests.fakes import FakeClock, FakeLink, publish_version
 
 BODY_MAX = 4096
@@ -37,10 +40,11 @@ class Response(NamedTuple):
 
 
 class FakeControl:
-    """A ``ModelControl`` that remembers what it was told; model ``bad`` can't be loaded."""
+    """A control plane that remembers what it was told; model ``bad`` can't be loaded and never had a rollout."""
 
     def __init__(self) -> None:
         self.commands: list[tuple[str, str, bytes]] = []
+        self.asked: list[tuple[object, ...]] = []
 
     async def load(self, model: str, body: bytes) -> None:
         if model == "bad":
@@ -59,18 +63,58 @@ class FakeControl:
     async def gateways(self) -> bytes:
         return b'{"accepting":["g1"]}'
 
+    async def rollouts(self) -> bytes:
+        return b'{"rollouts":[]}'
+
+    async def rollout(self, model: str) -> bytes:
+        if model == "bad":
+            raise RolloutNotFound("'bad' never had a rollout")
+        return json.dumps({"model": model}).encode()
+
+    async def start_rollout(self, body: bytes) -> bytes:
+        self.commands.append(("start", "", body))
+        return b'{"rollout":"m-1"}'
+
+    async def command_rollout(self, model: str, command: str, body: bytes) -> bytes:
+        if model == "bad":
+            raise RolloutRefused("'bad' is over; start another rollout")
+        self.commands.append((command, model, body))
+        return b'{"rollout":"m-1"}'
+
+    async def rollout_history(self, model: str, after: int, limit: int) -> bytes:
+        self.asked.append((model, after, limit))
+        return b'{"events":[],"next":null}'
+
 
 class Site:
     """Serves ``m`` in versions v1 (which answers by default) and v2, and ``n``; the store also has ``m@v3``."""
 
-    def __init__(self, clock: FakeClock, folder: Path, *, control: bool = True, faults: bool = False) -> None:
+    def __init__(
+        self,
+        clock: FakeClock,
+        folder: Path,
+        *,
+        admin: bool | None = None,
+        host: str = "127.0.0.1",
+        token: bytes | None = None,
+        faults: bool = False,
+    ) -> None:
+        """``token`` is what stands in the token's file; None if the settings name no file."""
         self.registry = Registry(folder)
         self.links: dict[str, FakeLink] = {}
         self.recorder = RequestRecorder((1.0,))
         self.control = FakeControl()
         self._clock = clock
         models = (ModelSettings(name="m", versions=("v1", "v2"), max_batch_rows=32),)
-        settings = Settings(models=models, faults=faults)
+        settings = Settings(
+            models=models,
+            faults=faults,
+            admin=admin,
+            admin_token_file=None if token is None else "token",
+            http=HttpSettings(host=host),
+        )
+        self.refused: list[str] = []
+        self.token = token
         self.gateway = Gateway(settings, link=self._link, read_manifest=self.registry.manifest, clock=clock)
         information = Information(
             self.gateway, version="1.2.3", list_versions=self.registry.versions, render_metrics=self._metrics
@@ -78,7 +122,12 @@ class Site:
         self.routes = Routes(
             Pipeline(self.gateway, self.recorder, clock=clock),
             information,
-            self.control if control else None,
+            AdminRoutes(
+                self.control,
+                FaultsOnDemand(self.gateway),
+                Guard(settings, token=None if token is None else lambda: self.token or b"", count=self.refused.append),
+                body_max_bytes=BODY_MAX,
+            ),
             body_max_bytes=BODY_MAX,
         )
         self.app = AsgiApp(body_max_bytes=BODY_MAX, routes=self.routes)
@@ -126,10 +175,12 @@ async def exchange(
     async def send(message: Message) -> None:
         sent.append(message)
 
+    bare, _, query = path.partition("?")
     scope = {
         "type": "http",
         "method": method,
-        "path": path,
+        "path": bare,
+        "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
     }
     await app(scope, receive, send)

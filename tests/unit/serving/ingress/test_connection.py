@@ -109,7 +109,7 @@ async def test_paths_are_decoded_without_their_query_and_repeated_headers_joined
     connection, transport = connect(host)
     connection.data_received(GET)
     await settled(20)
-    assert host.requests[0].path == "/a b"
+    assert (host.requests[0].path, host.requests[0].url) == ("/a b", b"/a%20b?q=1")
     assert host.requests[0].headers[b"x-one"] == b"1, 2"
     assert transport.written == ok(b"/a b")
 

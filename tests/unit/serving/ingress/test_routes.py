@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,37 +155,6 @@ async def test_metrics_are_text(clock: FakeClock, site: Site) -> None:
     response = await site.ask("GET", "/metrics")
     assert (response.status, response.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert response.body == b"holdfast_requests_total 1\n"
-
-
-class TestControl:
-    async def test_load_and_unload_reach_the_control_plane(self, clock: FakeClock, site: Site) -> None:
-        body = b'{"parameters": {"version": "v2"}}'
-        for request, headers in [(body, {}), (gzip.compress(body), {"Content-Encoding": "gzip"})]:
-            for command in ("load", "unload"):
-                response = await site.ask("POST", f"/v2/repository/models/m/{command}", request, headers)
-                assert (response.status, response.body) == (200, b"")
-                assert site.control.commands.pop() == (command, "m", body)
-
-    async def test_a_restart_of_the_gateways_is_begun_and_can_be_followed(self, clock: FakeClock, site: Site) -> None:
-        response = await site.ask("POST", "/v2/holdfast/gateways/restart")
-        assert (response.status, response.json) == (202, {"state": "running"})
-        assert site.control.commands.pop() == ("restart", "", b"")
-        assert (await site.ask("GET", "/v2/holdfast/gateways")).json == {"accepting": ["g1"]}
-
-    async def test_a_load_that_fails_says_why(self, clock: FakeClock, site: Site) -> None:
-        response = await site.ask("POST", "/v2/repository/models/bad/load")
-        assert response.status == 409
-        assert response.json["error"] == "bad@v1 can't be loaded: it gave 7 where its golden example says 8"
-        assert (await site.ask("POST", "/v2/repository/models/unknown/unload")).status == 404
-
-    async def test_without_a_control_plane_there_is_no_such_path(
-        self, clock: FakeClock, tmp_path: Path, site: Site
-    ) -> None:
-        closed = type(site)(clock, tmp_path, control=False)
-        for path in ("repository/models/m/load", "repository/models/m/unload", "holdfast/gateways/restart"):
-            response = await closed.ask("POST", f"/v2/{path}")
-            assert response.status == 404
-            assert "switched off" in response.json["error"]
 
 
 class TestWrongRequests:

@@ -50,6 +50,13 @@ def test_a_subclass_has_the_status_of_its_base() -> None:
     assert status_of(Picky("x")) == 400
 
 
+def test_who_must_show_a_token_is_told_so() -> None:
+    status, headers, _ = error_response(errors.NotAuthorized("x"))
+    assert status == 401
+    assert (b"www-authenticate", b"Bearer") in headers
+    assert error_response(errors.ForeignOrigin("x")).status == 403
+
+
 def test_a_wrong_method_says_which_are_right() -> None:
     status, headers, _ = error_response(errors.MethodNotAllowed("x", allow="GET, HEAD"))
     assert status == 405

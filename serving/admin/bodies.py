@@ -1,0 +1,73 @@
+"""What commands about rollouts say: their bodies and the query of a history. Pure.
+
+Not here: what a rollout file may hold (``serving.rollout.spec``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Meta
+
+from serving.errors import InvalidRequest
+
+FILE_MAX_CHARACTERS: Final = 64 << 10
+"""More than a rollout file may have, so that its own error, which is better, comes first."""
+LIMIT_DEFAULT: Final = 200
+LIMIT_MAX: Final = 1000
+SEQ_MAX: Final = (1 << 63) - 1
+_QUERY_MAX_BYTES: Final = 256
+
+Who = Annotated[str, Meta(min_length=1, max_length=128)]
+Why = Annotated[str, Meta(max_length=1000)]
+
+
+class StartRollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Begin the rollout that ``file``, the text of a rollout file, describes. ``who`` and ``why`` are recorded."""
+
+    file: Annotated[str, Meta(min_length=1, max_length=FILE_MAX_CHARACTERS)]
+    who: Who
+    why: Why = ""
+
+
+class CommandRollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Pause, resume, promote, abort or roll back; which of them says the path."""
+
+    who: Who
+    why: Why = ""
+
+
+class Page(NamedTuple):
+    """Which part of a history: at most ``limit`` events that come after number ``after``."""
+
+    after: int
+    limit: int
+
+
+def read_page(url: bytes) -> Page:
+    """The page that a request's query asks for; raises ``InvalidRequest``, whose text names the parameter."""
+    query = url.partition(b"?")[2]
+    if len(query) > _QUERY_MAX_BYTES:
+        raise InvalidRequest(f"query: it has more than {_QUERY_MAX_BYTES} bytes")
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name not in ("after", "limit"):
+            raise InvalidRequest(f"query: there is no parameter '{name[:64]}', only after and limit")
+        if name in found:
+            raise InvalidRequest(f"query: {name} stands there twice")
+        found[name] = value
+    return Page(
+        _number(found, "after", default=0, least=0, most=SEQ_MAX),
+        _number(found, "limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX),
+    )
+
+
+def _number(found: dict[str, str], name: str, *, default: int, least: int, most: int) -> int:
+    text = found.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+        raise InvalidRequest(f"query: {name}: '{text[:32]}' isn't a whole number from {least} to {most}")
+    return int(text)
