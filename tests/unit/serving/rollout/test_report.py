@@ -193,9 +193,13 @@ def test_the_overview_has_every_model_in_order_and_what_was_rolled_back() -> Non
     told = overview(desired, ControllerReport("writing", pid=7, seq=57, log="events.db"))
     assert [one.step for one in told.rollouts] == [-1, 1]
     assert told.rolled_back == {"digits@v2": "bad"}
-    assert msgspec.json.decode(msgspec.json.encode(told))["controller"] == dict(
-        state="writing", detail="", pid=7, seq=57, log="events.db"
-    )
+    assert msgspec.json.decode(msgspec.json.encode(told))["controller"] == {
+        "state": "writing",
+        "detail": "",
+        "pid": 7,
+        "seq": 57,
+        "log": "events.db",
+    }
 
 
 def test_time_that_passes_is_the_reports_own() -> None:
