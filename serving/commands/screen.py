@@ -159,7 +159,7 @@ class _View:
 
     def counts(self) -> Iterator[Line]:
         report, evidence = self.report, self.report.evidence
-        yield [(" " * LABEL, ""), (f"{'first attempts':>15}{'bad':>9}{'':9}{'slow':>9}{'invalid':>9}", "dim")]
+        yield [(" " * LABEL, ""), (f"{'first attempts':>15}{'bad':>9}{'share':>9}{'slow':>9}{'invalid':>9}", "dim")]
         if not report.over:
             yield self._counted(f"{report.version} here", evidence.here)
         yield self._counted(report.version, evidence.canary)
