@@ -6,6 +6,8 @@ Not here: what a configuration may hold (``serving.serve_file``, ``serving.setti
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +28,13 @@ def config_option(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"a Serve configuration (default: {DEFAULT_CONFIG} if there is one here, else the default settings)",
     )
+
+
+def write_whatever_happens() -> None:
+    """A terminal that knows no arrow gets a question mark instead of an end with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def settings_of(config: Path | None) -> Settings:

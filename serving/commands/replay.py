@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from serving.commands.lines import replay_lines
-from serving.commands.options import Subparsers, config_option, settings_of
+from serving.commands.options import Subparsers, config_option, settings_of, write_whatever_happens
 from serving.commands.terminal import clean, drawn
 from serving.rollout.event_log import LogCompacted, LogError, LogMissing, open_log
 from serving.rollout.history import Replayed, replayed
@@ -51,6 +51,7 @@ def _number(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     """0 if all decisions match, 1 if not or if the log can't be read, 2 if there is nothing to replay."""
+    write_whatever_happens()
     url: str = args.log or event_log_of(settings_of(args.config))
     try:
         again = _replayed(url, args.until)

@@ -19,7 +19,7 @@ import msgspec
 from serving.commands import watch
 from serving.commands.asking import ROLLOUTS, CommandFailed, Holdfast, decoded, rollout_path
 from serving.commands.lines import history_lines, overview_lines
-from serving.commands.options import Subparsers, config_option, settings_of
+from serving.commands.options import Subparsers, config_option, settings_of, write_whatever_happens
 from serving.commands.screen import render
 from serving.commands.terminal import Line, clean, drawn
 from serving.rollout.file import lint_rollout, parse_rollout
@@ -98,14 +98,17 @@ def _by_somebody(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Returns what the command does, or 1 after one line on stderr."""
     command: Callable[[argparse.Namespace], int] = args.rollout_run
+    write_whatever_happens()
     try:
-        return command(args)
+        code = command(args)
+        sys.stdout.flush()
     except CommandFailed as error:
         sys.stderr.write(f"holdfast rollout {args.rollout_command}: {clean(str(error))}\n")
         return 1
     except BrokenPipeError:  # whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    return code
 
 
 def _start(args: argparse.Namespace) -> int:

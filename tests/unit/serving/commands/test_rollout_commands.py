@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from tests.rollouts import ROLLOUT_YAML, Run, at_first_weight, rollout_spec, sta
 
 STARTED = report(Run().state)
 UNDER_WAY = report(at_first_weight().state)
+ROOT = Path(__file__).parents[4]
 PATH = "/v2/holdfast/rollouts"
 
 
@@ -241,6 +246,32 @@ def test_that_nobody_answers_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["rollout", "status", "-c", config]) == 1
     said = f"holdfast rollout status: nobody answers as Holdfast at 127.0.0.1:{fake.port}: "
     assert capsys.readouterr().err.startswith(said)
+
+
+def in_a_pipe(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    program = f"{shlex.quote(sys.executable)} -m serving.cli rollout {command}"
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", program.replace("PIPE", "|")],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_terminal_that_knows_no_arrow_gets_something_else(server: AdminServer, tmp_path: Path) -> None:
+    always(server, 200, UNDER_WAY)
+    result = in_a_pipe(f"status digits -c {server.config(tmp_path)}", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"digits  v1 ? v2" in result.stdout
+
+
+def test_a_reader_that_has_enough_is_no_error_to_talk_about(server: AdminServer, tmp_path: Path) -> None:
+    always(server, 200, History(EVENTS[:1] * 5000, None))
+    result = in_a_pipe(f"history digits -c {server.config(tmp_path)} PIPE head -1")
+    assert result.stderr == b""
+    assert result.stdout.count(b"\n") == 1
 
 
 # history
