@@ -12,7 +12,6 @@ import sys
 import threading
 from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
-from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from serving.plans import ModelPlan
     from serving.request.lane import Lane
     from serving.request.record import Tally
-    from serving.rollout.report import RolloutReport
     from serving.routing.outcomes import SplitOutcomes
     from serving.shadow.mirror import Mirror
 
@@ -461,18 +459,27 @@ class RolloutMetrics:
         self._writable.set(writable)
         self._events.set(seq)
 
-    def show(self, rollout: RolloutReport) -> None:
+    def show(
+        self,
+        model: str,
+        version: str,
+        *,
+        phase: str,
+        steps: int,
+        evidence: float,
+        budget_left: float | None,
+        rollback_took_s: float | None,
+    ) -> None:
         """One model's latest rollout."""
-        model, phase = rollout.model, (rollout.model, rollout.version, rollout.phase)
-        if (before := self._shown.get(model)) != phase:
+        key = (model, version, phase)
+        if (before := self._shown.get(model)) != key:
             if before is not None:
                 self._phase.labels(*before).set(0)
-            self._phase.labels(*phase).set(1)
-            self._shown[model] = phase
-        evidence = rollout.evidence
-        self._step.labels(model).set(rollout.step + 1)
-        self._evidence.labels(model).set(max(log(evidence.e_value) / log(evidence.threshold), 0.0))
-        if rollout.budget_left is not None:
-            self._budget.labels(model).set(rollout.budget_left)
-        if rollout.rollback_took_s is not None:
-            self._took.labels(model).set(rollout.rollback_took_s)
+            self._phase.labels(*key).set(1)
+            self._shown[model] = key
+        self._step.labels(model).set(steps)
+        self._evidence.labels(model).set(evidence)
+        if budget_left is not None:
+            self._budget.labels(model).set(budget_left)
+        if rollback_took_s is not None:
+            self._took.labels(model).set(rollback_took_s)

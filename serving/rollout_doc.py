@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Final
 
 import msgspec
 
+from serving.commands.screen import render
 from serving.rollout.events import ClockTick, Observed, VersionFailed, VersionGone, VersionReady, WeightApplied
+from serving.rollout.evidence import EProcess, Tally, VariantCounts, agreement, e_value, relative
+from serving.rollout.report import EvidenceReport, PauseReport, RolloutReport, StepReport
 from serving.rollout.spec import DURATION_PATTERN, RolloutSpec
-from serving.rollout.state import OVER, TABLE, Phase
+from serving.rollout.state import OVER, TABLE, Passage, Phase
 from serving.settings_doc import DIALECT, Schema, Section, Setting, sections_of
 
 EXAMPLE: Final = """\
@@ -40,13 +44,65 @@ bake: {duration: 10m}
 onBreach: rollback
 """
 
+_BEGAN: Final = 1_764_000_000.0
+_SEEN: Final = EProcess(
+    tallies=(Tally(0.05, 2, 24), Tally(0.25, 9, 13)),
+    canary=VariantCounts(740, 11, slow=1),
+    stable=VariantCounts(9260, 37, slow=12),
+    compared=170,
+    agreed=167,
+)
+
+EXAMPLE_REPORT: Final = RolloutReport(
+    rollout="digits-1",
+    model="digits",
+    version="v2",
+    prior="v1",
+    phase=Phase.PROGRESSING.value,
+    reason="digits@v2 has 25 % of the requests",
+    over=False,
+    settled=False,
+    started_by="anna",
+    started_at=_BEGAN,
+    since=_BEGAN + 97,
+    at=_BEGAN + 134,
+    step=2,
+    steps=(
+        StepReport(set_weight=5),
+        StepReport(pause=PauseReport("60s")),
+        StepReport(set_weight=25),
+        StepReport(pause=PauseReport()),
+        StepReport(set_weight=100),
+    ),
+    weight=25,
+    open=None,
+    waiting_for="60 more first attempts at 25 %",
+    can=("pause", "promote", "abort", "rollback"),
+    findings=(
+        relative(_SEEN, 0.01),
+        agreement(_SEEN.compared, _SEEN.agreed, 0.9, 100),
+    ),
+    evidence=EvidenceReport(
+        e_value=e_value(_SEEN),
+        threshold=100.0,
+        canary=_SEEN.canary,
+        stable=_SEEN.stable,
+        here=VariantCounts(340, 9, slow=1),
+        compared=_SEEN.compared,
+        agreed=_SEEN.agreed,
+    ),
+    budget_left=0.257,
+    bake=None,
+    here_s=37.0,
+    history=(Passage(Phase.PROGRESSING, 1, 5, _BEGAN + 12, _BEGAN + 97, 400, 2, "25 % is being published"),),
+    rollback_took_s=None,
+)
+EXAMPLE_SCREEN: Final = "".join(f"{line}\n" for line in render(EXAMPLE_REPORT, 80, color=False, zone=UTC))
+
 _HEAD: Final = f"""\
 # Rollouts
 
 Written by `make docs` from `serving/rollout/spec.py` and `serving/rollout/state.py`; change it there.
-
-**Not there yet.** The core that this page tells of, from the file to the decisions, is written and tested; what carries
-the decisions out and the commands named below come next.
 
 A rollout brings a new version of a model to all requests step by step, and takes it back by itself if something speaks
 against it. A file says how, in words that Argo Rollouts and Flagger use, too:
@@ -58,6 +114,47 @@ Only `model`, `version` and `steps` are required. Durations are whole numbers wi
 file with a mistake is refused before anything happens, with the line and the key; `holdfast rollout lint` tells all
 mistakes at once. [rollout.schema.json](rollout.schema.json) is the JSON Schema, for editors. Beyond it, weights only go
 up, the first step is a weight and the last weight is 100.
+
+## Commands
+
+```sh
+holdfast rollout lint canary.yaml                        # all mistakes of a file; asks nobody
+holdfast rollout start -f canary.yaml --why "more accurate"
+holdfast rollout watch digits                            # live, until it is over
+holdfast rollout status                                  # a line for each model
+holdfast rollout status digits                           # all there is to know of one
+holdfast rollout pause digits --why "look at the logs"   # likewise resume, promote, abort, rollback
+holdfast rollout history digits                          # a line for each event
+holdfast replay                                          # does every decision come out again?
+```
+
+All but `lint` and `replay` ask the running system, at the address that the settings name (`-c`). What changes something
+sends the token of the settings, or of `--token-file`, and says who did it: your login name, or `--who`. `--json` gives
+programs what the [API](api.md) gave.
+
+- `start` reads the file first: one with mistakes is told in full and never sent.
+- `pause` keeps the weight as it is; what speaks against the version takes it back all the same. `resume` goes on.
+- `promote` leaves out the steps that are left. `abort` sends all requests to the prior version; `rollback` does, too,
+  and marks the version as bad.
+- `watch` is drawn anew twice a second, and goes on when nobody answers for a moment. With `--plain`, or into a pipe, it
+  is a line for each change. Colours leave with `NO_COLOR`.
+- `history` has one line for windows that follow one another; with `--all` each its own.
+- `replay` reads the event log itself (`--log` names another one, a path or a URL) and takes every decision again, up to
+  the end or to event `--until`.
+
+| Exit code | Meaning |
+|---|---|
+| 0 | Done. `watch`: the rollout succeeded. `replay`: every decision matches byte for byte. |
+| 1 | Refused, or nobody answers. `watch`: it was taken back. `replay`: a decision differs, or the log is damaged. |
+| 2 | Wrong arguments, or a file with mistakes: nothing was sent. `replay`: there is no such log or event. |
+
+What `holdfast rollout status digits` and `watch` show:
+
+```text
+{EXAMPLE_SCREEN}```
+
+The bar of the evidence is full when there is enough of it to take the version back; every factor of evidence has the
+same length on it. **here** are the first attempts at the weight in force, the other rows are of the whole rollout.
 
 ## What happens
 

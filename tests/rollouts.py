@@ -175,6 +175,16 @@ def baking(spec: RolloutSpec | None = None) -> Run:
     raise AssertionError(f"never promoted: {run.state.phase} {run.state.reason}")
 
 
+def shut_out(spec: RolloutSpec | None = None) -> Run:
+    """The canary fails a third of its calls at its first weight, and all gateways let go of it within 400 ms."""
+    run = at_first_weight(spec)
+    while not run.in_phase(Phase.ROLLING_BACK):
+        run.window(canary=20, stable=380, bad=7)
+    run.at += 0.4
+    run.applied()
+    return run
+
+
 def kinds(decisions: list[Decision]) -> list[str]:
     return [type(decision).__name__ for decision in decisions]
 

@@ -55,6 +55,7 @@ class ControlReplica:
         from serving.rollout.controller import Controller
         from serving.rollout.effects import Effects
         from serving.rollout.event_log import open_log
+        from serving.rollout.history import Claim
         from serving.rollout.restart import RollingRestart
         from serving.rollout.versions import VersionControl
         from serving.rollout.withdrawn_file import WithdrawnFile
@@ -86,7 +87,10 @@ class ControlReplica:
                 watch=watch_replicas,
             ),
             open_log=lambda: open_log(settings.event_log_place),
-            name=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+            claim=Claim(
+                controller=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+                system=f"{socket.gethostname()}:{settings.state_dir}",
+            ),
             clock=clock,
         )
         loop = asyncio.get_running_loop()
@@ -180,8 +184,16 @@ class ControlReplica:
         self._metrics.show_controller(
             wall=SystemClock.wall(), writable=controller.status.state == "writing", seq=controller.seq
         )
-        for state in controller.desired.rollouts.values():
-            self._metrics.show(report(state))
+        for one in map(report, controller.desired.rollouts.values()):
+            self._metrics.show(
+                one.model,
+                one.version,
+                phase=one.phase,
+                steps=one.step + 1,
+                evidence=one.evidence.share,
+                budget_left=one.budget_left,
+                rollback_took_s=one.rollback_took_s,
+            )
 
     async def _unheld(self, model: str, command: Callable[[str, bytes], Awaitable[None]], body: bytes) -> None:
         from serving.rollout.standing import held_by
@@ -201,12 +213,13 @@ class ControlReplica:
     async def _collect(self, asked: bytes) -> tuple[int, Sequence[bytes]]:
         return await self._ask_gateways("rollout_outcomes", asked, within_s=COLLECT_S)
 
-    async def _publish(self, table: RoutingTable) -> Told:
+    async def _publish(self, table: RoutingTable, *, built: bool) -> Told:
         """Hand the table to every live gateway; one that misses it reads the file within a second."""
         from serving.rollout.world import Told
         from serving.routing.table import table_to_json
 
-        gateways, answers = await self._ask_gateways("apply_table", table_to_json(table), within_s=APPLY_S)
+        method = "apply_table" if built else "take_table"
+        gateways, answers = await self._ask_gateways(method, table_to_json(table), within_s=APPLY_S)
         told = Told(table.generation, sum(answer >= table.generation for answer in answers), gateways)
         if not told.all:
             log.info("table %d is known to %d of %d gateways", table.generation, told.acknowledged, gateways)

@@ -96,10 +96,17 @@ class GatewayReplica:
         return self._app
 
     async def apply_table(self, raw: bytes) -> int:
-        """Called by the control plane; returns the generation in force."""
+        """Called by the control plane; returns the generation of which everything is in force."""
         from serving.routing.table import table_from_json
 
         return await self._gateway.apply(table_from_json(raw))
+
+    async def take_table(self, raw: bytes) -> int:
+        """Called by the control plane; returns the generation by which requests are routed, at once."""
+        from serving.routing.table import table_from_json
+
+        self._gateway.take(table_from_json(raw))
+        return self._gateway.table.generation
 
     async def rollout_outcomes(self, raw: bytes) -> bytes:
         """Called by the control plane again and again while there is a rollout: what was counted here of it."""

@@ -9,7 +9,6 @@ here: what is decided (``serving.rollout.decide``), looking (``serving.rollout.l
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
@@ -21,8 +20,8 @@ from serving.rollout.doing import Doer
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, NotTheWriter
 from serving.rollout.events import Abort, Pause, Promote, Resume, Rollback, Start
 from serving.rollout.file import RolloutFileError, located, parse_rollout
-from serving.rollout.history import History, history, last_claim
-from serving.rollout.journal import Journal
+from serving.rollout.history import Claim, Folded, History, folded, history
+from serving.rollout.journal import Journal, writer_elsewhere
 from serving.rollout.looking import Looker
 from serving.rollout.state import IllegalMove, RolloutState
 from serving.rollout.world import World
@@ -51,19 +50,21 @@ class Status(NamedTuple):
 
 
 class Controller:
-    """``name`` is this controller's, another one's for every process. ``open_log`` blocks."""
+    """``claim`` names this controller, another one in every process, and its Holdfast. ``open_log`` blocks."""
 
     def __init__(
         self,
         world: World,
         *,
         open_log: Callable[[], EventLog],
-        name: str,
+        claim: Claim,
         clock: Clock,
     ) -> None:
         self._world = world
         self._open_log = open_log
-        self._name = name
+        self._claim = claim
+        self._claimed = False
+        self._known: Folded | None = None
         self._clock = clock
         self._journal: Journal | None = None
         self._doer: Doer | None = None
@@ -82,16 +83,20 @@ class Controller:
     @property
     def desired(self) -> DesiredState:
         """As far as it is known: empty before the log was read."""
-        return DesiredState() if self._journal is None else self._journal.desired
+        if self._journal is not None:
+            return self._journal.desired
+        return DesiredState() if self._known is None else self._known.desired
 
     @property
     def seq(self) -> int:
         """The newest event that is known here."""
-        return 0 if self._journal is None else self._journal.seq
+        if self._journal is not None:
+            return self._journal.seq
+        return 0 if self._known is None else self._known.seq
 
     def rollout(self, model: str) -> RolloutState:
         """The model's latest. Raises ``RolloutNotFound``, and ``RolloutsUnavailable`` before the log was read."""
-        if self._journal is None:
+        if self._journal is None and self._known is None:
             raise RolloutsUnavailable(self._why_not())
         state = self.desired.rollouts.get(model)
         if state is None:
@@ -173,31 +178,37 @@ class Controller:
             self._world.begin(journal.desired)
             error = await self._follow(journal)
             log.error("this controller can't go on with the event log as it knows it: %s", error)
-            other = await self._other_writer(error)
-            await journal.close()
-            if other:
-                self._status = Status("standby", f"{other} writes the event log; this controller only looks on")
-                log.error("%s", self._status.detail)
-                await asyncio.Event().wait()
+            self._known, self._journal = Folded(journal.desired, journal.seq), None
             self._status = _status_of(error)
+            await journal.close()
 
     async def _opened(self) -> Journal | None:
         """The log, read and claimed; None if that isn't possible now."""
         event_log: EventLog | None = None
         try:
             event_log = await asyncio.to_thread(self._open_log)
-            return await Journal.opened(event_log, name=self._name, clock=self._clock)
+            known = self._known = await asyncio.to_thread(folded, event_log)
+            elsewhere = writer_elsewhere(known, self._claim, claimed_before=self._claimed, wall=self._clock.wall())
+            if not elsewhere:
+                journal = await Journal.opened(event_log, known, claim=self._claim, clock=self._clock)
+                self._claimed = True
+                return journal
+            self._tell(Status("standby", f"{elsewhere}; this controller only looks on"))
+            self._world.begin(known.desired)
         except NotTheWriter:
             log.info("another controller began at the same moment; the log is read again")
         except (LogError, ValueError) as error:
-            if self._status.detail != str(error):
-                log.error("the event log can't be used, so nothing happens to rollouts: %s", error)
-            self._status = _status_of(error)
+            self._tell(_status_of(error))
         if event_log is not None:
             await asyncio.to_thread(event_log.close)
         if self._clock.monotonic() - self._began >= BLIND_START_S:
             self._world.begin(None)
         return None
+
+    def _tell(self, status: Status) -> None:
+        if status.state != self._status.state:
+            log.error("rollouts: %s: %s", status.state, status.detail)
+        self._status = status
 
     async def _follow(self, journal: Journal) -> LogError:
         """Look and do, as one journal says, until it has ended; returns why."""
@@ -212,19 +223,8 @@ class Controller:
             doer.stop()
             self._doer = None
 
-    async def _other_writer(self, error: LogError) -> str:
-        """Who has claimed the log since this controller did, or nobody."""
-        if not isinstance(error, NotTheWriter):
-            return ""
-        with contextlib.suppress(LogError):
-            event_log = await asyncio.to_thread(self._open_log)
-            try:
-                claimed = await asyncio.to_thread(last_claim, event_log)
-            finally:
-                await asyncio.to_thread(event_log.close)
-            return "" if claimed == self._name else claimed
-        return ""
-
 
 def _status_of(error: Exception) -> Status:
+    if isinstance(error, NotTheWriter):
+        return Status("standby", str(error))
     return Status("log_corrupt" if isinstance(error, LogCorrupt) else "log_unavailable", str(error))

@@ -46,6 +46,10 @@ class LogUnavailable(LogError):
         self.reason = reason
 
 
+class LogMissing(LogError):
+    """There is no log where one should be."""
+
+
 class LogCorrupt(LogError):
     """What is stored isn't what was appended, from event ``seq`` on; 0 if the store can't even say where."""
 
@@ -127,22 +131,22 @@ class EventLog(Protocol):
     def close(self) -> None: ...
 
 
-def open_log(url_or_path: str) -> EventLog:
+def open_log(url_or_path: str, *, create: bool = True) -> EventLog:
     """The log in an SQLite file (a path, or ``sqlite:///absolute/path``) or in PostgreSQL (``postgresql://...``).
 
-    Only the newest event is looked at: whoever decides by the log reads it first. Raises ``LogUnavailable``,
-    ``LogCorrupt``, or ``ValueError`` for a URL of another kind.
+    Only the newest event is looked at: whoever decides by the log reads it first. If there is none, it is created, or
+    else ``LogMissing`` raised. Raises ``LogUnavailable``, ``LogCorrupt``, or ``ValueError`` for a URL of another kind.
     """
     scheme, is_url, rest = url_or_path.partition("://")
     if is_url and scheme in ("postgresql", "postgres"):
         from serving.rollout.log_postgres import open_postgres
 
-        return open_postgres(url_or_path)
+        return open_postgres(url_or_path, create=create)
     if is_url and (scheme != "sqlite" or not rest.startswith("/")):
         raise ValueError(f"an event log is a path, sqlite:///path or postgresql://..., not {scheme}://...")
     from serving.rollout.log_sqlite import open_sqlite
 
-    return open_sqlite(unquote(rest) if is_url else url_or_path)
+    return open_sqlite(unquote(rest) if is_url else url_or_path, create=create)
 
 
 def hash_of(event: Event) -> str:

@@ -25,16 +25,22 @@ CONTROLLER_KIND: Final = "controller"
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The payload of an event of kind ``controller``: who writes the log from here on."""
+    """The payload of an event of kind ``controller``: who writes the log, from here on or still.
+
+    ``system`` is the Holdfast that the controller belongs to: of its controllers the last to claim is the right one.
+    """
 
     controller: str
+    system: str = ""
 
 
 class Folded(NamedTuple):
-    """What all events up to ``seq`` come to; nothing if that is 0."""
+    """What all events up to ``seq`` come to; nothing if that is 0. ``wall`` is when the last of them was written."""
 
     desired: DesiredState
     seq: int
+    claim: Claim | None = None
+    wall: float = 0.0
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -77,14 +83,18 @@ def folded(log: EventLog) -> Folded:
 
     Raises ``LogCorrupt``, also if an entry can't be read, or can't follow those before it, and the other ``LogError``.
     """
-    desired, seq = _state_of(log.latest_snapshot())
+    desired, seq, *_ = _state_of(log.latest_snapshot())
+    claim, wall = None, 0.0
     for event in log.read():
+        wall = event.wall
+        if event.kind == CONTROLLER_KIND:
+            claim = _claim(event)
         if event.seq <= seq:
             continue
         seq = event.seq
         if event.kind == ROLLOUT_KIND:
             desired = _after(desired, _entry(event), event.seq)
-    return Folded(desired, seq)
+    return Folded(desired, seq, claim, wall)
 
 
 def history(log: EventLog, model: str, after: int, limit: int) -> History:
@@ -101,20 +111,6 @@ def history(log: EventLog, model: str, after: int, limit: int) -> History:
         entry = _entry(event)
         found.append(HistoryEvent(event.seq, event.wall, event.cause, entry.rollout, entry.event))
     return History(tuple(found), None)
-
-
-def last_claim(log: EventLog) -> str:
-    """The name of the controller that claimed the log last; empty if none that is kept has."""
-    last: Event | None = None
-    for event in log.read():
-        if event.kind == CONTROLLER_KIND:
-            last = event
-    if last is None:
-        return ""
-    try:
-        return _claims.decode(last.payload).controller
-    except ValueError as error:
-        raise LogCorrupt(last.seq, f"it doesn't say which controller writes: {error}") from None
 
 
 def replayed(log: EventLog, *, until: int | None = None) -> Replayed:
@@ -220,6 +216,13 @@ def _after(desired: DesiredState, entry: Entry, seq: int) -> DesiredState:
         return recorded(desired, entry)
     except IllegalMove as error:
         raise LogCorrupt(seq, f"it can't follow what is before it: {error}") from None
+
+
+def _claim(event: Event) -> Claim:
+    try:
+        return _claims.decode(event.payload)
+    except ValueError as error:
+        raise LogCorrupt(event.seq, f"it doesn't say which controller writes: {error}") from None
 
 
 class _Named(msgspec.Struct):

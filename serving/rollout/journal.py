@@ -16,12 +16,16 @@ import msgspec
 from serving.clock import Clock
 from serving.rollout.desired import DesiredState, Entry, due, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, LogUnavailable, NotTheWriter
-from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Claim, Folded, folded
+from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Claim, Folded
 
 log = logging.getLogger("holdfast.control")
 
 T = TypeVar("T")
 
+ALIVE_S: Final = 60.0
+"""At least so often a controller writes something, though nothing happens."""
+DEAD_S: Final = 180.0
+"""A controller that has written nothing for so long is gone, and another Holdfast's may take its place."""
 SNAPSHOT_EVERY: Final = 1000
 KEEP_EVENTS: Final = 100_000
 """So many events stay readable; what is older only stands in a snapshot."""
@@ -32,12 +36,14 @@ _WAITS_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 class Journal:
     """``trouble`` says why nothing can be written now, and is empty if something can."""
 
-    def __init__(self, event_log: EventLog, known: Folded, *, name: str, clock: Clock) -> None:
+    def __init__(self, event_log: EventLog, known: Folded, *, claim: Claim, clock: Clock) -> None:
         self._log = event_log
-        self._name = name
+        self._claim = claim
         self._clock = clock
         self._turn = asyncio.Lock()
         self._snapshot_at = known.seq
+        self._snapshot_of = known.desired
+        self._written_at = clock.monotonic()
         self.desired = known.desired
         self.seq = known.seq
         self.trouble = ""
@@ -45,13 +51,13 @@ class Journal:
         """Why this journal can't go on: another one writes, or the log is damaged. It must be opened anew."""
 
     @classmethod
-    async def opened(cls, event_log: EventLog, *, name: str, clock: Clock) -> Journal:
-        """Reads the log and claims it: whoever wrote it so far finds out at the next event.
+    async def opened(cls, event_log: EventLog, known: Folded, *, claim: Claim, clock: Clock) -> Journal:
+        """Claims a log that was read: whoever wrote it so far finds out at the next event.
 
         What was due when the last writer died is decided at once. Raises ``LogError``.
         """
-        journal = cls(event_log, await asyncio.to_thread(folded, event_log), name=name, clock=clock)
-        await journal._append(CONTROLLER_KIND, msgspec.json.encode(Claim(name)), cause=None, patient=False)
+        journal = cls(event_log, known, claim=claim, clock=clock)
+        await journal._append(CONTROLLER_KIND, msgspec.json.encode(claim), cause=None, patient=False)
         await _whole(journal._decide())
         return journal
 
@@ -69,19 +75,40 @@ class Journal:
     async def close(self) -> None:
         await asyncio.to_thread(self._log.close)
 
-    async def keep_snapshot(self) -> None:
-        """A later start needn't read all of the log, and the oldest of it may go. Never raises."""
+    async def still_writes(self) -> None:
+        """Find out whether another one has claimed the log, and say now and then that this one hasn't gone.
+
+        What is recorded does both, so this is for the times in between. Never raises but ``LogError``.
+        """
         async with self._turn:
-            if self._snapshot_at == self.seq:
+            if self._clock.monotonic() - self._written_at >= ALIVE_S:
+                await self._append(CONTROLLER_KIND, msgspec.json.encode(self._claim), cause=None, patient=True)
                 return
-            seq, state = self.seq, encode_desired(self.desired)
+            try:
+                seq, _ = await asyncio.to_thread(self._log.head)
+            except LogUnavailable as error:
+                self.trouble = str(error)
+            except LogCorrupt as error:
+                self._end(error)
+            else:
+                self.trouble = ""
+                if seq != self.seq:
+                    self._end(NotTheWriter(f"event {self.seq + 1} is another writer's"))
+
+    async def keep_snapshot(self) -> None:
+        """A later start needn't fold all of the log, and the oldest of it may go. Never raises."""
+        async with self._turn:
+            seq, desired = self.seq, self.desired
+            if desired is self._snapshot_of:
+                return
+            state = encode_desired(desired)
             try:
                 await asyncio.to_thread(self._log.snapshot, seq, state)
                 await asyncio.to_thread(self._log.compact, max(seq - KEEP_EVENTS, 1))
             except LogError as error:
                 log.warning("no snapshot of the event log was kept: %s", error)
             else:
-                self._snapshot_at = seq
+                self._snapshot_at, self._snapshot_of = seq, desired
 
     @property
     def wants_snapshot(self) -> bool:
@@ -118,13 +145,34 @@ class Journal:
                 await asyncio.sleep(_WAITS_S[min(tried, len(_WAITS_S) - 1)])
                 tried += 1
             except (NotTheWriter, LogCorrupt) as error:
-                if not self.ended.done():
-                    self.ended.set_result(error)
+                self._end(error)
                 raise
             else:
                 self.trouble = ""
-                self.seq = event.seq
+                self.seq, self._written_at = event.seq, self._clock.monotonic()
                 return
+
+    def _end(self, error: LogError) -> None:
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+
+def writer_elsewhere(known: Folded, claim: Claim, *, claimed_before: bool, wall: float) -> str:
+    """Why this controller must leave the log to another one now; nothing if it may claim it.
+
+    A Holdfast has one controller, so a later one of it takes the place of an earlier; one that has claimed the log
+    before and finds a later one's claim is the earlier. Those of different ones must not take the log from each other
+    again and again.
+    """
+    other, silent_s = known.claim, wall - known.wall
+    if other is None or other.controller == claim.controller or silent_s > DEAD_S:
+        return ""
+    if other.system != claim.system:
+        return (
+            f"another Holdfast ({other.system}) writes this event log, {max(silent_s, 0):.0f} s ago at the latest; "
+            "every one needs a log of its own (setting event_log)"
+        )
+    return f"a later controller of this Holdfast ({other.controller}) writes the event log" if claimed_before else ""
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar, cast
 
 from serving.clock import Clock, SystemClock
-from serving.rollout.event_log import LogCorrupt, LogError, LogUnavailable, NotTheWriter
+from serving.rollout.event_log import LogCorrupt, LogError, LogMissing, LogUnavailable, NotTheWriter
 from serving.rollout.log_chain import ChainedLog, Query, Row
 
 T = TypeVar("T")
@@ -50,11 +50,14 @@ _NO_TABLE: Final = ("42P01", "42703")
 _TAKEN: Final = "23505"
 
 
-def open_postgres(url: str) -> ChainedLog:
-    """Raises ``LogUnavailable`` or ``LogCorrupt``, or ``ValueError`` for a URL that can't be read."""
+def open_postgres(url: str, *, create: bool = True) -> ChainedLog:
+    """Raises ``LogUnavailable``, ``LogMissing`` or ``LogCorrupt``, or ``ValueError`` for a URL that can't be read."""
     store = PostgresStore(url)
     try:
-        store.create()
+        if create:
+            store.create()
+        else:
+            store.find()
         return ChainedLog(store)
     except BaseException:
         store.close()
@@ -89,8 +92,13 @@ class PostgresStore:
             query(_EVENTS_TABLE)
             query(_SNAPSHOTS_TABLE)
 
-        if self.run(lambda query: query(_TABLES_THERE)) != [(True,)]:
+        if not self._has_tables():
             self.run(make, write=True)
+
+    def find(self) -> None:
+        """Raises ``LogMissing`` if the tables aren't there."""
+        if not self._has_tables():
+            raise LogMissing(f"{self._where}: there is no event log in it")
 
     def run(self, work: Callable[[Query], T], *, write: bool = False) -> T:
         until = self._clock.monotonic() + self._timeout_s
@@ -115,6 +123,9 @@ class PostgresStore:
     def close(self) -> None:
         self._closed = True
         self._drop()
+
+    def _has_tables(self) -> bool:
+        return self.run(lambda query: query(_TABLES_THERE)) == [(True,)]
 
     def _transaction(self, connection: Any, work: Callable[[Query], T], *, write: bool, until: float) -> T:
         # Binary, so that a float comes back as it went, whatever the server's settings say about digits.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
-from serving.rollout.event_log import LogCorrupt, LogError, LogUnavailable
+from serving.rollout.event_log import LogCorrupt, LogError, LogMissing, LogUnavailable
 from serving.rollout.log_chain import ChainedLog, Query, Row
 
 T = TypeVar("T")
@@ -46,9 +46,12 @@ _DAMAGE: Final = {
 }
 
 
-def open_sqlite(path: str) -> ChainedLog:
-    """Raises ``LogUnavailable`` or ``LogCorrupt``. What isn't there is created."""
-    store = SqliteStore(Path(path).absolute())
+def open_sqlite(path: str, *, create: bool = True) -> ChainedLog:
+    """Raises ``LogUnavailable`` or ``LogCorrupt``. What isn't there is created, or else ``LogMissing`` raised."""
+    file = Path(path).absolute()
+    if not create:
+        _find(file)
+    store = SqliteStore(file)
     try:
         return ChainedLog(store)
     except BaseException:
@@ -161,6 +164,21 @@ class SqliteStore:
             if code & 0xFF in _DAMAGE:
                 raise LogCorrupt(0, f"{self._path}: {error}") from error
             raise LogUnavailable(f"{self._path}: {error} ({error.sqlite_errorname})") from error
+
+
+def _find(path: Path) -> None:
+    """Raises ``LogMissing`` if the file isn't an event log, and never was. Changes nothing, not even beside it."""
+    if not path.is_file():
+        raise LogMissing(f"{path}: {'not a file' if path.exists() else 'there is no event log'}")
+    if path.with_name(f"{path.name}.head").exists():
+        return  # it was one; what became of it is told when it is opened
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as database:
+        if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'holdfast_events'").fetchall():
+            raise LogMissing(f"{path}: there is no event log in this file")
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
 
 
 def _sync_folders(folder: Path) -> None:

@@ -31,6 +31,9 @@ LOOK_S: Final = 0.25
 QUIET_S: Final = 5.0
 """At least so often something is written down of a rollout that goes on: time that nobody watched doesn't count."""
 
+IDLE_S: Final = 2.0
+"""Without a rollout, so often it is found out whether another controller writes."""
+
 _SERVING: Final = frozenset({Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING, Phase.BAKING})
 
 
@@ -52,6 +55,7 @@ class Looker:
         self._clock = clock
         self._decided = decided
         self._watched: dict[str, _Watched] = {}
+        self._idle_at = clock.monotonic()
 
     async def run(self) -> None:
         """Until the journal has ended."""
@@ -72,6 +76,7 @@ class Looker:
         if self._journal.wants_snapshot or not active:
             await self._journal.keep_snapshot()
         if not active:
+            await self._idle()
             return
         at = self._clock.wall()
         watched = [(state, self._watched_of(state)) for state in active.values()]
@@ -83,6 +88,12 @@ class Looker:
                 with contextlib.suppress(IllegalMove):  # the rollout has come to its end meanwhile
                     await self._journal.hear(Entry(state.rollout, event))
                 self._decided()
+
+    async def _idle(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._idle_at >= IDLE_S:
+            self._idle_at = now
+            await self._journal.still_writes()
 
     def _events(
         self, state: RolloutState, watched: _Watched, at: float, gateways: int, answers: Sequence[Collected]

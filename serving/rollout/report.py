@@ -5,6 +5,7 @@ The field names are part of the API (docs/api.md). Not here: how it looks on a s
 
 from __future__ import annotations
 
+from math import log
 from typing import Final
 
 import msgspec
@@ -47,6 +48,11 @@ class EvidenceReport(msgspec.Struct, frozen=True):
     here: VariantCounts
     compared: int
     agreed: int
+
+    @property
+    def share(self) -> float:
+        """Of the evidence that is enough, on a logarithmic scale: 0 says nothing against the canary, 1 is enough."""
+        return max(log(max(self.e_value, 1.0)) / log(self.threshold), 0.0)
 
 
 class BakeReport(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -43,8 +43,13 @@ class Deployer(Protocol):
         ...
 
 
-Publish = Callable[[RoutingTable], Awaitable[Told]]
-"""Tells every gateway that lives, and waits for them for a bounded time."""
+class Publish(Protocol):
+    """Tells every gateway that lives, and waits for them for a bounded time.
+
+    They acknowledge when they route by the table, or, if ``built``, when they also serve all that it brings.
+    """
+
+    async def __call__(self, table: RoutingTable, *, built: bool) -> Told: ...
 
 
 UNLOADED: Final = "unloaded on request"
@@ -155,7 +160,7 @@ class VersionControl:
         Waits for no other command, and finishes also if whoever asked for it doesn't wait any more. Raises what
         ``change`` raises; then nothing was changed.
         """
-        return await asyncio.shield(self._change(change))
+        return await asyncio.shield(self._change(change, built=False))
 
     async def end(self, name: ModelVersion, *, reason: str) -> None:
         """Take a version out of the table, if it is still there, and end its replicas."""
@@ -223,7 +228,7 @@ class VersionControl:
             raise LoadFailed(f"{name} can't be loaded: {reason}") from None
         digest = manifest.digest
         if self._versions_of(model).get(version) == digest and (still_withdrawn or digest not in self._table.withdrawn):
-            await self._publish(self._table)
+            await self._publish(self._table, built=True)
             return
         await self._change(
             lambda table: table.with_version(
@@ -241,14 +246,14 @@ class VersionControl:
         route = self._table.models.get(model)
         return route.versions if route else {}
 
-    async def _change(self, change: Callable[[RoutingTable], RoutingTable]) -> Told:
+    async def _change(self, change: Callable[[RoutingTable], RoutingTable], *, built: bool = True) -> Told:
         """Write the changed table down, then tell the gateways. Nobody waits for those who are being told."""
         async with self._writing:
             table = change(self._table)
             if table is not self._table:
                 await asyncio.to_thread(self._write, table)
                 self._table = table
-        return await self._publish(table)
+        return await self._publish(table, built=built)
 
     def _write(self, table: RoutingTable) -> None:
         """Whenever this is cut short, the file of the withdrawn knows at least those of the table."""

@@ -17,6 +17,7 @@ from serving.rollout.event_log import (
     EventLog,
     LogCompacted,
     LogCorrupt,
+    LogMissing,
     LogUnavailable,
     NotTheWriter,
     hash_of,
@@ -248,6 +249,17 @@ def test_of_competing_processes_exactly_one_wins_each_number(place: Place) -> No
     for number, hashes in enumerate(said):
         assert [event.hash for event in events if event.payload.startswith(b"p%d-" % number)] == hashes
     assert {event.payload for event in events} == {b"p%d-%d" % (n, done) for n in range(3) for done in range(40)}
+
+
+def test_a_log_that_isnt_there_is_only_made_by_those_who_want_one(place: Place) -> None:
+    with pytest.raises(LogMissing, match="there is no event log"):
+        open_log(place.url, create=False)
+    log = open_log(place.url)
+    events = fill(log, 2)
+    log.close()
+    again = open_log(place.url, create=False)
+    assert list(again.read()) == events
+    again.close()
 
 
 # Snapshots and compaction.

@@ -18,8 +18,8 @@ from serving.rollout.events import (
     RolloutEvent,
 )
 from serving.rollout.report import ControllerReport, RolloutReport, overview, report
-from serving.rollout.state import IllegalMove, Phase
-from tests.rollouts import Run, at_first_weight, baking, rollout_spec
+from serving.rollout.state import IllegalMove
+from tests.rollouts import Run, at_first_weight, baking, rollout_spec, shut_out
 
 COMMANDS: dict[str, type[Any]] = {
     "pause": Pause,
@@ -34,18 +34,8 @@ def of(run: Run) -> RolloutReport:
     return report(run.state)
 
 
-def rolled_back() -> Run:
-    """The canary fails a third of its calls at its first weight, and all gateways let go of it within 400 ms."""
-    run = at_first_weight()
-    while not run.in_phase(Phase.ROLLING_BACK):
-        run.window(canary=20, stable=380, bad=7)
-    run.at += 0.4
-    run.applied()
-    return run
-
-
 def test_it_has_the_keys_of_the_contract_and_no_others() -> None:
-    told = msgspec.json.decode(msgspec.json.encode(of(rolled_back())))
+    told = msgspec.json.decode(msgspec.json.encode(of(shut_out())))
     assert set(told) == {
         *("rollout", "model", "version", "prior", "phase", "reason", "over", "settled", "started_by", "started_at"),
         *("since", "at", "step", "steps", "weight", "open", "waiting_for", "can", "findings", "evidence"),
@@ -57,7 +47,7 @@ def test_it_has_the_keys_of_the_contract_and_no_others() -> None:
 
 
 def test_it_can_be_read_back_by_whoever_asked() -> None:
-    told = of(rolled_back())
+    told = of(shut_out())
     assert msgspec.json.decode(msgspec.json.encode(told), type=RolloutReport) == told
 
 
@@ -151,7 +141,7 @@ def test_the_time_of_a_rollback_is_from_the_evidence_to_the_last_gateway() -> No
     assert of(run).rollback_took_s is None
     run.hear(Rollback(at=run.at, who="anna"))
     assert of(run).rollback_took_s is None
-    assert of(rolled_back()).rollback_took_s == 0.4
+    assert of(shut_out()).rollback_took_s == 0.4
 
 
 def test_a_rollback_that_took_no_time_by_the_clock_took_0_s() -> None:
@@ -162,7 +152,7 @@ def test_a_rollback_that_took_no_time_by_the_clock_took_0_s() -> None:
 
 
 def test_the_reason_of_a_rollback_is_a_sentence_and_stays() -> None:
-    told = of(rolled_back())
+    told = of(shut_out())
     assert told.reason == next(finding.why for finding in told.findings if finding.kind == "bad")
     assert told.phase == "RolledBack"
 
@@ -172,7 +162,7 @@ def test_what_a_person_can_do_is_what_is_not_refused() -> None:
     paused_in_bake.hear(Pause(at=paused_in_bake.at, who="anna"))
     paused = at_first_weight()
     paused.hear(Pause(at=paused.at, who="anna"))
-    for run in (Run(), at_first_weight(), paused, paused_in_bake, baking(), rolled_back()):
+    for run in (Run(), at_first_weight(), paused, paused_in_bake, baking(), shut_out()):
         accepted = {name for name, kind in COMMANDS.items() if taken(run, kind(at=run.at, who="anna"))}
         assert set(of(run).can) == accepted
     assert of(paused).waiting_for == "a person: resume, promote, abort, rollback"
@@ -187,15 +177,19 @@ def taken(run: Run, command: RolloutEvent) -> bool:
     return True
 
 
-def test_the_overview_has_every_model_in_order_and_what_was_rolled_back() -> None:
+def test_the_overview_has_every_model_in_order_and_what_was_shut_out() -> None:
     run = at_first_weight()
     desired = DesiredState(rollouts={"b": run.state, "a": Run().state}, rolled_back={"digits@v2": "bad"})
     told = overview(desired, ControllerReport("writing", pid=7, seq=57, log="events.db"))
     assert [one.step for one in told.rollouts] == [-1, 1]
     assert told.rolled_back == {"digits@v2": "bad"}
-    assert msgspec.json.decode(msgspec.json.encode(told))["controller"] == dict(
-        state="writing", detail="", pid=7, seq=57, log="events.db"
-    )
+    assert msgspec.json.decode(msgspec.json.encode(told))["controller"] == {
+        "state": "writing",
+        "detail": "",
+        "pid": 7,
+        "seq": 57,
+        "log": "events.db",
+    }
 
 
 def test_time_that_passes_is_the_reports_own() -> None:
