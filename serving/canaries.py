@@ -43,7 +43,7 @@ class Canaries:
         if ledger is None or not _counts(ledger, split, stable.served.version):
             ledger = self._ledgers[model] = Ledger(split.epoch, split.version, stable.served.version)
         fault = _fault(stable, canary)
-        if fault and fault != ledger.fault:
+        if fault and canary is not None and fault != ledger.fault:  # who isn't there is just being loaded, or can't be
             log.error("no request goes to the canary %s@%s: %s", model, split.version, fault)
         ledger.fault = fault
         if canary is None or fault:
@@ -70,10 +70,6 @@ class Canaries:
             if route is None or route.split is None or not _counts(ledger, route.split, route.stable):
                 ledger.taken_back_by = max(ledger.taken_back_by, table.generation)
 
-    def taken_back(self, model: str, table: RoutingTable) -> bool:
-        """Whether a newer table than this one is known that takes the canary back."""
-        return self._ledgers[model].taken_back_by > table.generation
-
     def keep(self, models: Container[str]) -> None:
         """Forget what was counted of other models than these."""
         self._ledgers = {name: ledger for name, ledger in self._ledgers.items() if name in models}
@@ -93,7 +89,7 @@ class Canaries:
             canary=ledger.canary,
             stable=ledger.stable,
             weight=0.0 if split is None else split.weight,
-            ended=route is None or route.split is None or self.taken_back(model, table),
+            ended=route is None or route.split is None,
             fault=ledger.fault,
             weights=ledger.counts(),
             bad_keys=ledger.bad_keys(keys_from),

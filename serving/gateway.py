@@ -8,89 +8,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
 from uuid import uuid4
+
+from msgspec.structs import replace
 
 from models.manifest import Manifest
 from serving.cache.tiers import PredictionCache
 from serving.canaries import Canaries
-from serving.channel.address import Address
-from serving.channel.handle import HandleClient
-from serving.channel.membership import ChannelLimits, Membership
-from serving.channel.watchers import ReplicaProcess
 from serving.clock import Clock
 from serving.errors import ModelNotFound
 from serving.model_settings import ModelSettings
 from serving.plans import Planner
-from serving.protocol.decode import RequestDecoder
 from serving.request.admission import Admission
-from serving.request.attempts import Attempts, retry_limits
-from serving.request.breaker import Breaker, breaker_limits
-from serving.request.budget import RetryBudget
 from serving.request.deadline import Deadlines
-from serving.request.ejection import Outliers
-from serving.request.lane import Lane, LaneLimits
-from serving.request.outlier import ejection_limits
-from serving.request.pipeline import Canary, Plan, ServedVersion
+from serving.request.pipeline import Canary, Plan
 from serving.routing.collected import Asked, Collected
 from serving.routing.outcomes import SplitOutcomes
 from serving.routing.table import EMPTY, ModelRoute, RoutingTable, Split, loaded
 from serving.settings import Settings
 from serving.shadow.mirror import Mirror
 from serving.shadow.mirrors import Mirrors
+from serving.version import Link, ReadManifest, Version, VersionBuilder
 
 log = logging.getLogger("holdfast.gateway")
 
-READY_WAIT_S = 5.0
-"""How long a new table waits for the first live replica of a version it brings."""
-
-
-class VersionLink(Protocol):
-    """What Ray Serve knows of one version: its replicas as they come and go, and a call through its handle."""
-
-    async def call(self, frame: bytes) -> bytes:
-        """Send a frame to any replica and return its answer frame; raises a ``RequestError``."""
-        ...
-
-    def watch(self, on_replicas: Callable[[Mapping[str, Address]], None]) -> None:
-        """Call ``on_replicas``, on the running loop, with all live replicas now and at every change."""
-        ...
-
-    def available(self) -> bool:
-        """Whether Serve lists any live replica."""
-        ...
-
-    def processes(self) -> Mapping[str, ReplicaProcess]:
-        """By id, where every replica runs that Serve lists; nobody is asked."""
-        ...
-
-    async def tell_all(self, method: str, raw: bytes, *, within_s: float) -> list[bytes]:
-        """Call a method of every replica; the answers of those that gave one in time."""
-        ...
-
-    def close(self) -> None: ...
-
-
-Link = Callable[[str, str], Awaitable[VersionLink]]
-ReadManifest = Callable[[str, str], Manifest]
-
-
-class Version(NamedTuple):
-    """A served version with everything that belongs to it."""
-
-    served: ServedVersion
-    manifest: Manifest
-    decoder: RequestDecoder
-    lane: Lane
-    membership: Membership
-    link: VersionLink
-    digest: str
-    timeout_s: float
+_Wanted = tuple[str, str, str]
+"""A model, a version and its digest."""
 
 
 class Gateway:
-    """Routes calls to versions. ``apply`` is the only thing that changes it.
+    """Routes calls to versions. ``take`` is the only thing that changes it, and ``apply``, which waits for its end.
 
     ``name`` tells it from others, and from itself before it was started anew.
     """
@@ -107,14 +56,14 @@ class Gateway:
         name: str | None = None,
     ) -> None:
         self._settings = settings
-        self._link = link
         self._read_manifest = read_manifest
-        self._clock = clock
-        self._random = random
-        self._deadlines = Deadlines(clock)
+        deadlines = Deadlines(clock)
+        self._builder = VersionBuilder(
+            settings, link=link, read_manifest=read_manifest, clock=clock, deadlines=deadlines, random=random
+        )
         self.planner = Planner(
             clock=clock,
-            deadlines=self._deadlines,
+            deadlines=deadlines,
             find=self._find,
             withdrawn=lambda digest: digest in self._table.withdrawn,
             cache=cache,
@@ -122,11 +71,16 @@ class Gateway:
         self.mirrors = Mirrors(find=self._find, clock=clock, random=random)
         self._plans: dict[tuple[str, str | None], Plan] = {}
         self._canaries = Canaries(name or uuid4().hex, clock=clock, random=random)
+        self._newest: RoutingTable | None = None
+        """The newest table that was applied."""
         self._table = EMPTY
+        """That table, as far as it is in force: see ``_in_force``."""
         self._versions: dict[tuple[str, str], Version] = {}
-        self._applying = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._has_table = False
+        self._unserved: dict[str, Manifest] = {}
+        self._building: dict[_Wanted, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._served_once = False
+        self._closed = False
         self.draining = False
 
     # Routing
@@ -176,13 +130,13 @@ class Gateway:
 
     @property
     def accepting(self) -> bool:
-        """Whether HAProxy should send requests here: there is a table, and we aren't leaving."""
-        return self._has_table and not self.draining
+        """Whether HAProxy should send requests here: all of a table has been in force, and we aren't leaving."""
+        return self._served_once and not self.draining
 
     def split_of(self, model: str) -> Split | None:
         """The split that the model's requests are thrown by now, None if all go to the stable version."""
         route, plan = self._table.models.get(model), self._plans.get((model, None))
-        if route is None or plan is None or plan.canary is None or self._canaries.taken_back(model, self._table):
+        if route is None or plan is None or plan.canary is None:
             return None
         return route.split
 
@@ -216,61 +170,156 @@ class Gateway:
     # Change
 
     async def apply(self, table: RoutingTable) -> int:
-        """Serve by this table from now on, if it is newer; returns the generation in force.
+        """``take`` the table; returns the generation in force once all of it is, or of a newer one."""
+        self.take(table)
+        while under_way := [task for task in self._building.values() if not task.done()]:
+            await asyncio.wait(under_way)
+        self._served_once = True
+        return self._generation
 
-        What the table brings is linked and, within a bound, ready before the swap; what it drops leaves the table
-        first and then finishes what it has. A version that can't be linked doesn't keep the others back: it is left
-        out, and tried again when the same table is applied again. A canary that the table takes back is so at once.
+    def take(self, table: RoutingTable) -> None:
+        """Serve by this table from now on, if it is newer.
+
+        What is served here already is routed by it at once: nothing that is taken back waits for what another table
+        brings. What it brings is built beside and joins when it is linked and, within a bound, ready. A version that
+        can't be linked keeps nothing back: it is left out, and tried again when the same table comes again.
         """
-        self._canaries.take_back(table, since=self._table.generation)
-        async with self._applying:
-            if not self._news(table):
-                return self._table.generation
-            wanted = loaded(table)
-            fresh = [name for name, digest in wanted.items() if not self._serves(name, digest)]
-            built = await asyncio.gather(*(self._build_if_possible(name, wanted[name]) for name in fresh))
-            versions = {name: old for name, old in self._versions.items() if self._serves(name, wanted.get(name))}
-            versions.update({name: version for name, version in zip(fresh, built, strict=True) if version is not None})
-            gone = [version for name, version in self._versions.items() if versions.get(name) is not version]
-            unserved = await self._unserved(table)
-            self._versions, self._table, self._has_table = versions, table, True
-            self._canaries.keep(table.models)
-            self._plans = self._planned(unserved)
-            self._count_who_waits()
-            for version in gone:
-                task = asyncio.get_running_loop().create_task(self._retire(version))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-            log.info("serving by routing table %d: %s", table.generation, ", ".join(f"{m}@{v}" for m, v in versions))
-            return table.generation
+        if self._closed:
+            return
+        if self._newest is None or table.generation > self._newest.generation:
+            self._route_by(table)
+        if table.generation == self._generation:
+            self._bring()
+        self._served_once |= not self._building
 
     async def close(self) -> None:
         """Give up every lane and connection."""
+        self._closed = True
         self.mirrors.close()
+        for task in self._building.values():
+            task.cancel()
         versions, self._versions, self._table, self._plans = self.versions, {}, EMPTY, {}
-        await asyncio.gather(*(self._end(version) for version in versions), *self._closing)
+        await asyncio.gather(*map(self._builder.end, versions))
+        if ending := [*self._building.values(), *self._ending]:
+            await asyncio.wait(ending)
 
-    async def _unserved(self, table: RoutingTable) -> dict[str, Manifest]:
-        """Manifests of the models that have a fallback chain and that the table has no version of.
+    @property
+    def _generation(self) -> int:
+        return 0 if self._newest is None else self._newest.generation
+
+    def _route_by(self, table: RoutingTable) -> None:
+        """Route by this table, and give up building what it doesn't want."""
+        self._canaries.take_back(table, since=self._table.generation)
+        for found in self._versions.values():
+            if found.served.version == self._table.models[found.served.model].stable:
+                self._unserved[found.served.model] = found.manifest
+        self._newest = table
+        wanted = self._wanted(table)
+        for key in [key for key in self._building if key not in wanted]:
+            task = self._building.pop(key)
+            task.cancel()
+            self._until_ended(task)
+        self._put_in_force()
+
+    def _wanted(self, table: RoutingTable) -> set[_Wanted]:
+        """What has to be built or read for this table if it isn't there."""
+        versions = {(*name, digest) for name, digest in loaded(table).items()}
+        return versions | {(model.name, "", "") for model in self._settings.models if _only_falls_back(model, table)}
+
+    def _bring(self) -> None:
+        """Begin to build what the newest table wants and isn't built here, nor being built."""
+        for wanted in self._wanted(self._newest or EMPTY) - self._building.keys():
+            model, version, digest = wanted
+            if not version and model not in self._unserved:
+                work = self._read_unserved(model)
+            elif version and not self._serves((model, version), digest):
+                work = self._build(model, version, digest)
+            else:
+                continue
+            task = self._building[wanted] = asyncio.get_running_loop().create_task(work)
+            task.add_done_callback(partial(self._built, wanted))
+
+    def _built(self, wanted: _Wanted, task: asyncio.Task[None]) -> None:
+        if self._building.get(wanted) is task:
+            del self._building[wanted]
+            self._served_once |= not self._building
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the routing table couldn't be put in force", exc_info=error)
+
+    async def _build(self, model: str, version: str, digest: str) -> None:
+        try:
+            built = await self._builder.build(model, version, digest, self.settings_of(model))
+        except Exception:
+            log.exception("%s@%s can't be served by this gateway", model, version)
+            return
+        old = self._versions.get((model, version))
+        self._versions[model, version] = built
+        if old is not None:
+            self._retire(old)
+        self._put_in_force()
+
+    async def _read_unserved(self, model: str) -> None:
+        """The manifest of a model that has a fallback chain, but no version in the table.
 
         Without one, nobody could say what a request for such a model has to look like.
         """
-        found: dict[str, Manifest] = {}
-        for model in self._settings.models:
-            if model.fallback and model.name not in table.models:
-                try:
-                    found[model.name] = await asyncio.to_thread(self._read_manifest, model.name, model.stable_version)
-                except Exception as error:  # noqa: BLE001  # whatever is wrong with it: the others are served
-                    log.error("%s isn't served, and its manifest can't be read: %s", model.name, error)
-        return found
+        version = self.settings_of(model).stable_version
+        try:
+            self._unserved[model] = await asyncio.to_thread(self._read_manifest, model, version)
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with it: the others are served
+            log.error("%s isn't served, and its manifest can't be read: %s", model, error)
+            return
+        self._put_in_force()
 
-    def _planned(self, unserved: Mapping[str, Manifest]) -> dict[tuple[str, str | None], Plan]:
+    def _put_in_force(self) -> None:
+        """Route by the newest table what is built here, and let go of what isn't routed to any more."""
+        if self._newest is None:
+            return
+        self._table = replace(
+            self._newest, models={name: self._in_force(name, route) for name, route in self._newest.models.items()}
+        )
+        routed = loaded(self._table)
+        gone = [found for name, found in self._versions.items() if found.digest != routed.get(name)]
+        self._versions = {name: found for name, found in self._versions.items() if found.digest == routed.get(name)}
+        self._canaries.keep(self._table.models)
+        self._plans = self._planned()
+        self._count_who_waits()
+        for version in gone:
+            self._retire(version)
+        names = ", ".join(found.served.name for found in self._versions.values())
+        log.info("serving by routing table %d: %s", self._table.generation, names)
+
+    def _in_force(self, model: str, route: ModelRoute) -> ModelRoute:
+        """The model's route as it can be now.
+
+        As long as its new stable version isn't there, the one that was stable goes on answering, also if the table
+        doesn't have it any more, unless it is withdrawn. Nothing else that the table doesn't have gets a request.
+        """
+        old = self._table.models.get(model)
+        if old is None or self._serves((model, route.stable), route.versions[route.stable]):
+            return route
+        stable = self._versions.get((model, old.stable))
+        if stable is None or self._newest is None or stable.digest in self._newest.withdrawn:
+            return route
+        mirror = None if route.mirror is None or route.mirror.version == old.stable else route.mirror
+        return ModelRoute(old.stable, {**route.versions, old.stable: stable.digest}, mirror)
+
+    def _retire(self, version: Version) -> None:
+        self._until_ended(asyncio.get_running_loop().create_task(self._builder.retire(version)))
+
+    def _until_ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _planned(self) -> dict[tuple[str, str | None], Plan]:
         """How every call that can be answered is answered."""
         plans: dict[tuple[str, str | None], Plan] = {}
         mirroring: set[Mirror] = set()
-        for name, manifest in unserved.items():
-            settings = self.settings_of(name)
-            plans[name, None] = self.planner.of_model(settings, manifest).plan(None, settings.stable_version)
+        for settings in self._settings.models:
+            manifest = self._unserved.get(settings.name)
+            if manifest is None or not _only_falls_back(settings, self._table):
+                continue
+            plans[settings.name, None] = self.planner.of_model(settings, manifest).plan(None, settings.stable_version)
         for name, route in self._table.models.items():
             loaded_here = {key: found for key in route.versions if (found := self._versions.get((name, key)))}
             if not loaded_here:
@@ -311,121 +360,16 @@ class Gateway:
             elif split is not None and version == split.version:
                 found.lane.waiting_elsewhere = waiting_at(plan.admission, weight)
 
-    def _news(self, table: RoutingTable) -> bool:
-        """Whether applying the table would change anything."""
-        if not self._has_table:
-            return True
-        if table.generation != self._table.generation:
-            return table.generation > self._table.generation
-        return len(self._versions) < len(loaded(self._table))
-
     def _serves(self, name: tuple[str, str], digest: str | None) -> bool:
         version = self._versions.get(name)
         return version is not None and version.digest == digest
 
-    async def _build_if_possible(self, name: tuple[str, str], digest: str) -> Version | None:
-        try:
-            return await self._build(name, digest)
-        except Exception:
-            log.exception("%s@%s can't be served by this gateway", *name)
-            return None
 
-    async def _build(self, name: tuple[str, str], digest: str) -> Version:
-        model, version = name
-        manifest = await asyncio.to_thread(self._read_manifest, model, version)
-        settings = self.settings_of(model)
-        link = await self._link(model, version)
-        lane = self._lane(f"{model}@{version}", manifest, settings)
-        limits = channel_limits(self._settings)
-        membership = Membership(lane, clock=self._clock, limits=limits)
-        lane.set_safety_net(
-            HandleClient(
-                f"{model}@{version} (handle)",
-                link.call,
-                clock=self._clock,
-                max_frame_bytes=limits.max_frame_bytes,
-                available=lambda: link.available() and membership.any_alive,
-                on_change=lane.pump,
-            )
-        )
-        link.watch(membership.update)
-        await self._until_live(lane)
-        served = ServedVersion(
-            model, version, lane.name, digest, lane, self._attempts(lane, settings), manifest.deterministic
-        )
-        decoder = RequestDecoder(model, manifest.signature)
-        return Version(served, manifest, decoder, lane, membership, link, digest, settings.timeout_ms / 1000)
-
-    def _attempts(self, lane: Lane, settings: ModelSettings) -> Attempts:
-        breaker = Breaker(
-            lane.name,
-            breaker_limits(settings.breaker, timeout_s=settings.timeout_ms / 1000),
-            clock=self._clock,
-            random=self._random,
-            on_change=lambda status: log.warning("the breaker of %s is %s: %s", lane.name, status.state, status.why),
-        )
-        return Attempts(
-            lane,
-            breaker,
-            limits=retry_limits(settings.retry),
-            budget=RetryBudget(settings.retry.budget_ratio, settings.retry.budget_max),
-            clock=self._clock,
-            random=self._random,
-        )
-
-    def _lane(self, name: str, manifest: Manifest, settings: ModelSettings) -> Lane:
-        return Lane(
-            name,
-            manifest.signature,
-            finite=manifest.finite,
-            limits=LaneLimits(
-                max_batch_rows=settings.max_batch_rows,
-                max_batch_bytes=settings.max_batch_bytes,
-                inflight_batches=settings.inflight_batches,
-                max_waiting=settings.max_waiting,
-            ),
-            clock=self._clock,
-            deadlines=self._deadlines,
-            outliers=Outliers(ejection_limits(settings.ejection), clock=self._clock),
-        )
-
-    async def _until_live(self, lane: Lane) -> None:
-        if not await self._came_true(lambda: lane.live_channels > 0, within_s=READY_WAIT_S):
-            log.warning("%s has no tensor channel yet; the Serve handle carries its requests", lane.name)
-
-    async def _retire(self, version: Version) -> None:
-        """End a version that no request is routed to any more, once it has answered what it has."""
-        lane = version.lane
-        stats = version.served.attempts.stats
-        await self._came_true(
-            lambda: not stats.under_way and not lane.waiting and not lane.inflight_batches, within_s=version.timeout_s
-        )
-        await self._end(version)
-
-    async def _came_true(self, condition: Callable[[], bool], *, within_s: float) -> bool:
-        """Look again and again: versions come and go rarely, and the request path shall not pay for telling us."""
-        until = self._clock.monotonic() + within_s
-        while not (true := condition()) and self._clock.monotonic() < until:  # noqa: ASYNC110  # as said
-            await asyncio.sleep(0.01)
-        return true
-
-    async def _end(self, version: Version) -> None:
-        version.link.close()
-        await version.lane.close()
-        await version.membership.close()
+def _only_falls_back(model: ModelSettings, table: RoutingTable) -> bool:
+    """Whether the table has no version of a model that has a fallback chain."""
+    return bool(model.fallback) and model.name not in table.models
 
 
 def waiting_at(admission: Admission, share: float) -> Callable[[], int]:
     """This share of those who wait to be let in."""
     return lambda: round(share * sum(admission.waiting.values()))
-
-
-def channel_limits(settings: Settings) -> ChannelLimits:
-    channel = settings.channel
-    return ChannelLimits(
-        max_frame_bytes=channel.max_frame_bytes,
-        busy_poll_s=settings.busy_poll_us * 1e-6,
-        connect_timeout_s=channel.connect_timeout_s,
-        ping_interval_s=channel.ping_interval_s,
-        ping_timeout_s=channel.ping_timeout_s,
-    )

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
 
-    from serving.gateway import Version
     from serving.plans import ModelPlan
     from serving.request.lane import Lane
     from serving.request.record import Tally
     from serving.routing.outcomes import SplitOutcomes
     from serving.shadow.mirror import Mirror
+    from serving.version import Version
 
 LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COMPUTE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)

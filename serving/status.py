@@ -16,9 +16,10 @@ import msgspec
 
 from serving.cache.tiers import PredictionCache
 from serving.clock import Clock
-from serving.gateway import Gateway, Version
+from serving.gateway import Gateway
 from serving.plans import ModelPlan
 from serving.shadow.mirror import Mirror
+from serving.version import Version
 
 
 def gateway_status(gateway: Gateway, *, cache: PredictionCache | None, clock: Clock) -> dict[str, Any]:

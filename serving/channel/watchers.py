@@ -31,7 +31,7 @@ class Watchers:
     def __init__(self) -> None:
         self._replicas: dict[str, dict[str, Address]] = {}
         self._processes: dict[str, Mapping[str, ReplicaProcess]] = {}
-        self._watching: dict[str, list[Callable[[], None]]] = {}
+        self._watching: dict[str, list[tuple[OnReplicas, Callable[[], None]]]] = {}
 
     def changed(
         self,
@@ -41,7 +41,7 @@ class Watchers:
     ) -> None:
         self._replicas[application] = replicas
         self._processes[application] = processes
-        for tell in self._watching.get(application, ()):
+        for _, tell in self._watching.get(application, ()):
             tell()
 
     def watch(self, application: str, on_replicas: OnReplicas) -> None:
@@ -52,7 +52,7 @@ class Watchers:
             replicas = self._replicas.get(application, {})
             loop.call_soon_threadsafe(lambda: on_replicas(replicas))
 
-        self._watching.setdefault(application, []).append(tell)
+        self._watching.setdefault(application, []).append((on_replicas, tell))
         tell()
 
     def live(self, application: str) -> int:
@@ -62,10 +62,10 @@ class Watchers:
         """By id, every replica that Serve lists, whether it answers or not."""
         return self._processes.get(application, {})
 
-    def forget(self, application: str) -> None:
-        """One watcher less: the oldest. A version that is unloaded and loaded again has two for a while."""
+    def forget(self, application: str, on_replicas: OnReplicas) -> None:
+        """This one doesn't want to know any more. A version that is unloaded and loaded again has two for a while."""
         watching = self._watching.get(application, [])
-        del watching[:1]
+        watching[:] = [one for one in watching if one[0] != on_replicas]
         if not watching:
             self._watching.pop(application, None)
             self._replicas.pop(application, None)

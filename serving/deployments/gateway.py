@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
@@ -19,6 +19,9 @@ from serving.deployments.process import METRICS_FLUSH_S, every, set_up_logging
 from serving.deployments.remote_control import RemoteControl
 from serving.leaving import Exit, Sigterm
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.routing.table import RoutingTable
 
 log = logging.getLogger("holdfast")
 
@@ -78,7 +81,8 @@ class GatewayReplica:
             front.routes.answer, settings.http, clock=SystemClock(), busy_poll_s=settings.busy_poll_us * 1e-6
         )
         await self._follow_token()
-        await self._follow_file()
+        if (table := await self._read_table()) is not None:
+            await self._gateway.apply(table)
         await self._listener.start()
         self._tasks = [
             asyncio.get_running_loop().create_task(every(TABLE_POLL_S, self._follow_file)),
@@ -127,15 +131,20 @@ class GatewayReplica:
         return {DEMAND: self._listener.under_way}
 
     async def _follow_file(self) -> None:
+        """Take what the file says, and don't wait for what that brings: the next table may take something back."""
+        if (table := await self._read_table()) is not None:
+            self._gateway.take(table)
+
+    async def _read_table(self) -> RoutingTable | None:
+        """None if there is none yet, or if it can't be read."""
         from serving.routing.table import EMPTY
 
         try:
             table = await asyncio.to_thread(self._file.read)
         except ValueError as error:
             log.error("the routing table's file can't be read, so the last table stays: %s", error)
-            return
-        if table is not EMPTY:
-            await self._gateway.apply(table)
+            return None
+        return None if table is EMPTY else table
 
     async def _follow_token(self) -> None:
         if self._token is not None:

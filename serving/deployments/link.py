@@ -31,7 +31,7 @@ from serving.errors import ReplicaLost, ReplicaUnavailable
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
-    from serving.gateway import VersionLink
+    from serving.version import VersionLink
 
 
 class MembershipRouter(PowerOfTwoChoicesRequestRouter):
@@ -62,8 +62,10 @@ class ServeLink:
         if not handle.is_initialized:
             handle._init()  # type: ignore[no-untyped-call]  # noqa: SLF001  # starts the router before the first call
         self._infer = handle.options(method_name="infer_frame")
+        self._on_replicas: OnReplicas | None = None
 
     def watch(self, on_replicas: OnReplicas) -> None:
+        self._on_replicas = on_replicas
         WATCHERS.watch(self._application, on_replicas)
 
     def available(self) -> bool:
@@ -77,7 +79,8 @@ class ServeLink:
         return await answers_in_time(self._infer.broadcast(method, raw), within_s=within_s)
 
     def close(self) -> None:
-        WATCHERS.forget(self._application)
+        if self._on_replicas is not None:
+            WATCHERS.forget(self._application, self._on_replicas)
 
     async def call(self, frame: bytes) -> bytes:
         """Send a frame to any replica of the version and return its answer frame."""

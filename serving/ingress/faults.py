@@ -14,9 +14,10 @@ import msgspec
 
 from serving.channel.faults import EVERY, Command, Fault, Report, misfit
 from serving.errors import InvalidRequest, UnknownRoute
-from serving.gateway import Gateway, Version
+from serving.gateway import Gateway
 from serving.ingress.bodies import read_body
 from serving.ingress.http import HttpResponse, json_response
+from serving.version import Version
 
 ONE: Final = "one"
 """The replica with the smallest id: the same one each time, as long as it lives."""

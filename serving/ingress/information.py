@@ -13,10 +13,11 @@ import msgspec
 
 from models.manifest import ModelVersion
 from serving.errors import InvalidRequest
-from serving.gateway import Gateway, Version
+from serving.gateway import Gateway
 from serving.ingress.http import HttpResponse, json_response
 from serving.protocol import metadata
 from serving.protocol.metadata import IndexEntry, ModelStats, Replica, Timing, VersionReplicas
+from serving.version import Version
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 

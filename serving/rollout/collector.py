@@ -70,6 +70,11 @@ class Collector:
         self._logged: _View | None = None
         self._window: _Window | None = None
 
+    @property
+    def cursor(self) -> tuple[GatewayCursor, ...]:
+        """How far everything is observed by the windows that were handed out."""
+        return tuple(source.logged for source in self._sources.values())
+
     def keys_from(self) -> dict[str, int]:
         """For the question (``Asked``): by gateway, how many of its bad keys are known already."""
         return {name: source.next_key for name, source in self._sources.items() if source.next_key}
@@ -172,13 +177,10 @@ class Collector:
         for weight in sorted(window.counts.keys() - {window.view.weight}):
             for source in self._sources.values():
                 source.log(weight)
-            windows.append(Windowed(window.elsewhere(weight), self._cursor()))
+            windows.append(Windowed(window.elsewhere(weight), self.cursor))
         for source in self._sources.values():
             source.log_all()
-        return [*windows, Windowed(window.here(), self._cursor())]
-
-    def _cursor(self) -> tuple[GatewayCursor, ...]:
-        return tuple(source.logged for source in self._sources.values())
+        return [*windows, Windowed(window.here(), self.cursor)]
 
 
 class _View(NamedTuple):

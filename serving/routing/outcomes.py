@@ -24,7 +24,7 @@ KEYS_MAX: Final = 65_536
 Kind = Literal["failed", "slow", "invalid"]
 
 
-class Counted(msgspec.Struct, frozen=True):
+class Counted(msgspec.Struct, frozen=True, omit_defaults=True):
     """First attempts of one variant. ``bad`` are failed, ``slow`` and ``invalid`` ones together, each once.
 
     ``repeated`` isn't part of ``bad``: bad attempts of keys that have been bad before. They are no evidence, but their

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -19,8 +21,8 @@ from serving.channel.runner import ModelRunner
 from serving.channel.server import TensorServer
 from serving.clock import SystemClock
 from serving.errors import ModelNotFound, ReplicaLost, ReplicaUnavailable
-from serving.gateway import READY_WAIT_S, Gateway
-from serving.model_settings import ModelSettings
+from serving.gateway import Gateway
+from serving.model_settings import ModelSettings, UseStatic
 from serving.request.pipeline import InferCall, Pipeline
 from serving.request.record import RequestRecorder
 from serving.routing.collected import (
@@ -31,8 +33,9 @@ from serving.routing.collected import (
     collected_to_json,
 )
 from serving.routing.outcomes import AtWeight, Counted, SplitOutcomes
-from serving.routing.table import EMPTY, RoutingTable, Split
+from serving.routing.table import EMPTY, RoutingTable, Split, loaded
 from serving.settings import Settings
+from serving.version import READY_WAIT_S
 from tests.fakes import DOUBLE, FakeClock, FakeLink, publish_version, request_of, settled, values_of
 
 LIMIT = 1 << 20
@@ -44,16 +47,23 @@ class Rig:
         self.registry = registry
         self.links: dict[str, list[FakeLink]] = {}
         self.broken: set[str] = set()
+        self.delay_s: Callable[[str], float] = lambda name: 0.0
         self.replicas = 1
         self.gateway = Gateway(settings or Settings(), link=self._link, read_manifest=registry.manifest, clock=clock)
 
     async def _link(self, model: str, version: str) -> FakeLink:
         name = f"{model}@{version}"
+        await asyncio.sleep(self.delay_s(name))
         if name in self.broken:
             raise ReplicaUnavailable("no such application")
         link = FakeLink(self.clock, replicas=self.replicas)
         self.links.setdefault(name, []).append(link)
         return link
+
+    @property
+    def opened(self) -> list[str]:
+        """Every link that is open now."""
+        return sorted(name for name, links in self.links.items() for link in links if not link.closed)
 
     @property
     def closed(self) -> list[str]:
@@ -134,6 +144,245 @@ async def test_until_a_new_version_is_ready_the_old_one_answers(clock: FakeClock
     await applying
     assert rig.gateway.route("m", None).key == ("m", "v2")
     await rig.gateway.close()
+
+
+def stable_of(rig: Rig, model: str = "m") -> str | None:
+    """The version that answers by default; None if the model doesn't answer."""
+    try:
+        return rig.gateway.route(model, None).key[1]
+    except ModelNotFound:
+        return None
+
+
+def can_be_asked(rig: Rig, *versions: str) -> list[str]:
+    found = []
+    for version in versions:
+        with contextlib.suppress(ModelNotFound):
+            rig.gateway.route("m", version)
+            found.append(version)
+    return found
+
+
+class TestTablesThatOvertakeEachOther:
+    async def test_a_rollback_does_not_wait_for_a_version_that_another_table_is_just_bringing(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        table = rig.with_version(rig.with_version(EMPTY, "m@v1"), "m@v2", stable=True)
+        await rig.gateway.apply(table)
+        digest = table.models["m"].versions["v2"]
+        bringing = asyncio.create_task(rig.gateway.apply(table := rig.with_version(table, "n@v1")))
+        await asyncio.sleep(READY_WAIT_S / 2)
+        at = clock.now
+        back = table.without_version("m", "v2", reason="bad", withdraw=True)
+        taking_back = asyncio.create_task(rig.gateway.apply(back))
+        await asyncio.sleep(0)
+        assert (stable_of(rig), can_be_asked(rig, "v1", "v2")) == ("v1", ["v1"])
+        assert digest in rig.gateway.table.withdrawn
+        assert rig.gateway.table.generation == back.generation
+        assert not bringing.done()
+        assert not taking_back.done(), "not all of it is in force"
+        assert await rig.ask() == [2, 4]
+        assert clock.now == at
+        assert [await bringing, await taking_back] == [back.generation] * 2
+        assert stable_of(rig, "n") == "v1"
+        await rig.gateway.close()
+
+    async def test_two_tables_that_bring_the_same_version_build_it_once(self, clock: FakeClock, rig: Rig) -> None:
+        one = rig.with_version(EMPTY, "m@v1")
+        two = rig.with_version(one, "m@v2")
+        applying = [asyncio.create_task(rig.gateway.apply(table)) for table in (one, one, two, one, two)]
+        assert await asyncio.gather(*applying) == [2] * 5
+        assert {name: len(links) for name, links in rig.links.items()} == {"m@v1": 1, "m@v2": 1}
+        await rig.gateway.close()
+
+    async def test_the_same_table_again_is_in_force_only_when_what_it_brings_is(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        table = rig.with_version(EMPTY, "m@v1")
+        first = asyncio.create_task(rig.gateway.apply(table))
+        await asyncio.sleep(READY_WAIT_S / 2)
+        assert not rig.gateway.accepting
+        await rig.gateway.apply(table)
+        assert (stable_of(rig), rig.gateway.accepting) == ("v1", True)
+        await first
+        await rig.gateway.close()
+
+    async def test_what_is_no_longer_wanted_before_it_is_built_is_closed(self, clock: FakeClock, rig: Rig) -> None:
+        one = rig.with_version(EMPTY, "m@v1")
+        await rig.gateway.apply(one)
+        two = rig.with_version(one, "m@v2")
+        bringing = asyncio.create_task(rig.gateway.apply(two))
+        await asyncio.sleep(READY_WAIT_S / 2)
+        assert rig.opened == ["m@v1", "m@v2"]
+        assert await rig.gateway.apply(two.without_version("m", "v2")) == 3
+        await settled()
+        assert rig.opened == ["m@v1"]
+        assert await bringing == 3
+        await rig.gateway.close()
+
+    async def test_what_a_taken_table_brings_joins_when_it_is_there(self, clock: FakeClock, rig: Rig) -> None:
+        rig.gateway.take(rig.with_version(EMPTY, "m@v1"))
+        assert (stable_of(rig), rig.gateway.accepting) == (None, False)
+        await asyncio.sleep(READY_WAIT_S + 1)
+        assert (stable_of(rig), rig.gateway.accepting) == ("v1", True)
+        await rig.gateway.close()
+
+    async def test_closing_does_not_wait_for_what_is_being_built(self, clock: FakeClock, rig: Rig) -> None:
+        applying = asyncio.create_task(rig.gateway.apply(rig.with_version(EMPTY, "m@v1")))
+        await asyncio.sleep(READY_WAIT_S / 2)
+        at = clock.now
+        await rig.gateway.close()
+        assert (rig.opened, rig.gateway.versions, clock.now) == ([], [], at)
+        await applying
+        await rig.gateway.apply(rig.with_version(EMPTY, "n@v1"))
+        assert (rig.opened, rig.gateway.versions) == ([], [])
+
+    async def test_a_new_stable_version_that_cannot_be_linked_leaves_the_old_one_answering(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        one = rig.with_version(EMPTY, "m@v1")
+        await rig.gateway.apply(one)
+        two = rig.with_version(one, "m@v2", stable=True).without_version("m", "v1")
+        rig.broken.add("m@v2")
+        assert await rig.gateway.apply(two) == two.generation
+        assert (stable_of(rig), await rig.ask()) == ("v1", [2, 4])
+        rig.broken.clear()
+        await rig.gateway.apply(two)
+        assert (stable_of(rig), can_be_asked(rig, "v1", "v2")) == ("v2", ["v2"])
+        await asyncio.sleep(1)
+        assert rig.opened == ["m@v2"]
+        await rig.gateway.close()
+
+    async def test_an_old_version_that_is_withdrawn_answers_nothing_even_if_nobody_else_can_yet(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        one = rig.with_version(EMPTY, "m@v1")
+        await rig.gateway.apply(one)
+        two = rig.with_version(one, "m@v2", stable=True).without_version("m", "v1", withdraw=True)
+        applying = asyncio.create_task(rig.gateway.apply(two))
+        await asyncio.sleep(0)
+        assert (stable_of(rig), can_be_asked(rig, "v1", "v2")) == (None, [])
+        await applying
+        assert stable_of(rig) == "v2"
+        await rig.gateway.close()
+
+    async def test_what_the_table_drops_gets_nothing_while_its_new_stable_version_is_waited_for(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        one = rig.with_version(rig.with_version(EMPTY, "m@v1"), "m@v3")
+        await rig.gateway.apply(one := one.with_split("m", split_to("v3")))
+        two = rig.with_version(one, "m@v2", stable=True).without_version("m", "v3").without_version("m", "v1")
+        applying = asyncio.create_task(rig.gateway.apply(two))
+        await asyncio.sleep(0)
+        assert (stable_of(rig), can_be_asked(rig, "v1", "v2", "v3")) == ("v1", ["v1"])
+        assert (rig.gateway.split_of("m"), rig.gateway.route("m", None).canary) == (None, None)
+        await applying
+        assert (stable_of(rig), can_be_asked(rig, "v1", "v2", "v3")) == ("v2", ["v2"])
+        await rig.gateway.close()
+
+    async def test_new_content_of_a_version_takes_over_when_it_is_ready(self, clock: FakeClock, rig: Rig) -> None:
+        one = rig.with_version(EMPTY, "m@v1")
+        await rig.gateway.apply(one)
+        old = rig.gateway.version("m")
+        applying = asyncio.create_task(rig.gateway.apply(one.with_version("m", "v1", "sha256:other")))
+        await asyncio.sleep(READY_WAIT_S / 2)
+        assert rig.gateway.version("m") is old
+        await applying
+        assert rig.gateway.version("m").digest == "sha256:other"
+        await rig.gateway.close()
+
+    async def test_a_model_that_leaves_the_table_falls_back_from_that_moment_on(
+        self, clock: FakeClock, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        chain = (UseStatic(outputs={"y": [0.0, 0.0]}),)
+        settings = Settings(models=(ModelSettings(name="m", versions=("v1",), fallback=chain),))
+        rig = Rig(clock, Registry(tmp_path_factory.mktemp("store")), settings)
+        table = rig.with_version(EMPTY, "m@v1")
+        await rig.gateway.apply(table)
+        applying = asyncio.create_task(rig.gateway.apply(table.without_version("m", "v1")))
+        await asyncio.sleep(0)
+        assert rig.gateway.route("m", None).served is None
+        await applying
+        await rig.gateway.close()
+
+    @pytest.mark.parametrize("seed", range(150))
+    async def test_in_the_end_the_newest_table_is_in_force_and_exactly_its_versions_are_open(
+        self, seed: int, clock: FakeClock, rig: Rig
+    ) -> None:
+        chance = Random(seed)
+        for name in ("m@v1", "m@v2", "m@v3", "n@v1"):
+            rig.manifest(*name.split("@"))
+        rig.delay_s = lambda name: chance.choice((0.0, 0.1, 3.0, 8.0))
+        table, tables, newest = EMPTY, [EMPTY], EMPTY
+        applying, asked_for = [], []
+        for _ in range(chance.randrange(1, 12)):
+            table = another_table(table, chance)
+            tables.append(table)
+            given = chance.choice((table, table, table, chance.choice(tables)))
+            asked_for.append(given.generation)
+            newest = max(newest, given, key=lambda one: one.generation)
+            rig.broken = {name for name in ("m@v2", "m@v3") if chance.random() < 0.2}
+            applying.append(asyncio.create_task(applied(rig, given)))
+            await asyncio.sleep(0)
+            routed_rightly(rig, newest)
+            await asyncio.sleep(chance.choice((0.0, 0.05, 2.0, 7.0)))
+            routed_rightly(rig, newest)
+        for generation, asked in zip(await asyncio.gather(*applying), asked_for, strict=True):
+            assert generation >= asked
+        rig.broken = set()
+        assert await rig.gateway.apply(newest) == newest.generation
+        assert rig.gateway.table == newest
+        built = {(one.served.model, one.served.version): one.digest for one in rig.gateway.versions}
+        assert built == dict(loaded(newest))
+        await asyncio.sleep(11)
+        assert rig.opened == sorted(f"{model}@{version}" for model, version in loaded(newest))
+        await rig.gateway.close()
+        assert rig.opened == []
+
+
+def another_table(table: RoutingTable, chance: Random) -> RoutingTable:
+    model, version = chance.choice((("m", "v1"), ("m", "v2"), ("m", "v3"), ("n", "v1")))
+    route = table.models.get(model)
+    if route is None or version not in route.versions or chance.random() < 0.2:
+        digest = f"sha256:{model}{version}{chance.choice('aab')}"
+        return table.with_version(model, version, digest, stable=chance.random() < 0.5, still_withdrawn=True)
+    if chance.random() < 0.3 and version != route.stable:
+        return table.with_split(model, split_to(version, epoch=f"r{table.generation}"))
+    if chance.random() < 0.3:
+        return table.with_stable(model, version)
+    return table.without_version(model, version, withdraw=chance.random() < 0.5)
+
+
+async def applied(rig: Rig, table: RoutingTable) -> int:
+    """The generation that is in force then. By that, all versions must be there, but for those that can't be linked."""
+    generation = await rig.gateway.apply(table)
+    newest = rig.gateway._newest
+    assert newest is not None
+    assert newest.generation == generation
+    here = {(one.served.model, one.served.version, one.digest) for one in rig.gateway.versions}
+    missing = {(*name, digest) for name, digest in loaded(newest).items()} - here
+    assert {(model, version) for model, version, _ in missing} <= {("m", "v2"), ("m", "v3")}
+    return generation
+
+
+def routed_rightly(rig: Rig, newest: RoutingTable) -> None:
+    """Nothing is routed to but what the newest table has, and stable versions whose successors aren't there yet."""
+    gateway = rig.gateway
+    assert gateway.table.generation == newest.generation
+    assert gateway.table.withdrawn == newest.withdrawn
+    assert gateway.table.models.keys() == newest.models.keys()
+    here = {(one.served.model, one.served.version): one.digest for one in gateway.versions}
+    for name, digest in here.items():
+        model, version = name
+        route = newest.models[model]
+        if route.versions.get(version) != digest:
+            assert gateway.table.models[model].stable == version
+            assert digest not in newest.withdrawn
+            assert here.get((model, route.stable)) != route.versions[route.stable]
+    for model, route in newest.models.items():
+        if here.get((model, route.stable)) == route.versions[route.stable]:
+            assert stable_of(rig, model) == route.stable
+            assert gateway.table.models[model] == route
 
 
 async def test_a_version_is_ready_when_a_channel_to_a_replica_is_open_and_then_needs_no_handle(

@@ -50,24 +50,26 @@ async def test_who_is_forgotten_hears_no_more() -> None:
     watchers.changed("m@v1", {"r1": HERE})
     await settled()
     before = len(heard.all)
-    watchers.forget("m@v1")
+    watchers.forget("m@v1", heard)
     watchers.changed("m@v1", {"r2": THERE})
     await settled()
     assert len(heard.all) == before
 
 
-async def test_the_end_of_a_version_that_was_loaded_again_does_not_make_the_new_one_deaf() -> None:
-    watchers, old, new = Watchers(), Heard(), Heard()
-    watchers.watch("m@v1", old)
+@pytest.mark.parametrize("end_the_first", [True, False])
+async def test_the_end_of_one_of_two_watchers_does_not_make_the_other_deaf(end_the_first: bool) -> None:
+    watchers, one, other = Watchers(), Heard(), Heard()
+    watchers.watch("m@v1", one)
     watchers.changed("m@v1", {"r1": HERE})
-    watchers.watch("m@v1", new)
-    watchers.forget("m@v1")
+    watchers.watch("m@v1", other)
+    old, new = (one, other) if end_the_first else (other, one)
+    watchers.forget("m@v1", old)
     assert watchers.live("m@v1") == 1
     watchers.changed("m@v1", {"r2": THERE})
     await settled()
     assert new.all[-1] == {"r2": THERE}
     assert {"r2": THERE} not in old.all
-    watchers.forget("m@v1")
+    watchers.forget("m@v1", new)
     assert watchers.live("m@v1") == 0
 
 
@@ -78,8 +80,8 @@ async def test_replicas_are_known_by_their_process_as_long_as_serve_lists_them()
     watchers.changed("m@v1", {})
     assert watchers.processes("m@v1") == {}
     watchers.changed("m@v1", {"r1": HERE}, seen)
-    watchers.watch("m@v1", Heard())
-    watchers.forget("m@v1")
+    watchers.watch("m@v1", heard := Heard())
+    watchers.forget("m@v1", heard)
     assert watchers.processes("m@v1") == {}
 
 
