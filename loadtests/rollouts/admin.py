@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from loadtests.resilience.client import NoReply
+from loadtests.resilience.client import NoReply, Pool
 from loadtests.resilience.errors import RunError
-from loadtests.resilience.system import HoldfastUnderTest
 from loadtests.rollouts.files import MODEL
 from loadtests.rollouts.history import Event
 
@@ -26,10 +25,10 @@ Controller = Mapping[str, Any]
 
 
 class Rollouts:
-    """Those of the one model."""
+    """Those of the one model, asked about on these connections."""
 
-    def __init__(self, system: HoldfastUnderTest) -> None:
-        self._system = system
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     async def everything(self) -> Mapping[str, Any] | None:
         """What the controller says of itself and of all rollouts; None if it doesn't."""
@@ -50,10 +49,21 @@ class Rollouts:
         found: list[Event] = []
         after: int | None = 0
         while after is not None:
-            page = await self._system.ask("GET", f"{_ROOT}/{MODEL}/history?after={after}&limit={_PAGE}")
+            page = await self._page(after)
             found += page["events"]
             after = page["next"]
         return [event for event in found if event["rollout"] == rollout]
+
+    async def _page(self, after: int) -> Mapping[str, Any]:
+        path = f"{_ROOT}/{MODEL}/history?after={after}&limit={_PAGE}"
+        try:
+            status, answer = await self._pool.ask("GET", path)
+        except NoReply as error:
+            raise RunError(f"GET {path}: {error}") from None
+        if status != 200:
+            raise RunError(f"GET {path}: {status} {answer}")
+        page: Mapping[str, Any] = answer
+        return page
 
     async def start(self, text: str, why: str = "") -> Report:
         """Raises `RunError` with the refusal."""
@@ -106,14 +116,14 @@ class Rollouts:
 
     async def _ask_or_none(self, path: str) -> Any:
         try:
-            status, answer = await self._system.pool.ask("GET", path, timeout_s=_ASK_S)
+            status, answer = await self._pool.ask("GET", path, timeout_s=_ASK_S)
         except NoReply:
             return None
         return answer if status == 200 else None
 
     async def _post(self, path: str, document: Mapping[str, Any]) -> tuple[int, Any]:
         try:
-            return await self._system.pool.ask("POST", path, document, timeout_s=30.0)
+            return await self._pool.ask("POST", path, document, timeout_s=30.0)
         except NoReply as error:
             raise RunError(f"POST {path}: {error}") from None
 

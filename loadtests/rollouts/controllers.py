@@ -169,7 +169,7 @@ async def two_controllers(stage: Stage) -> None:
     async with stage.traffic():
         await stage.calm()
         async with HoldfastUnderTest(arguments) as other:
-            states = await _settled(stage.rollouts, Rollouts(other))
+            states = await _settled(stage.rollouts, Rollouts(other.pool))
             stage.note(f"this one: {states[0]['state']} ({states[0]['detail']})")
             stage.note(f"the other: {states[1]['state']} ({states[1]['detail']})")
             writing = sum(said["state"] == "writing" for said in states)

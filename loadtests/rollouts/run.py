@@ -193,7 +193,7 @@ async def _reset(system: HoldfastUnderTest) -> str | None:
 async def reset(system: HoldfastUnderTest) -> None:
     """Raises `RunError` if it doesn't come to that."""
     await system.until(lambda: _pardoned(system), "faults can be ended", within_s=30)
-    rollouts = Rollouts(system)
+    rollouts = Rollouts(system.pool)
     await rollouts.until_controller("the control plane writes", lambda one: one["state"] == "writing", within_s=30)
     report = await rollouts.report()
     if report is not None and report["phase"] not in OVER:

@@ -62,7 +62,7 @@ class Stage:
     _load: Load | None = None
 
     def __post_init__(self) -> None:
-        self.rollouts = Rollouts(self.system)
+        self.rollouts = Rollouts(self.system.pool)
 
     # Load
 
