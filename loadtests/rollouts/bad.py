@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Final
 
+from loadtests.resilience.errors import RunError
 from loadtests.resilience.figures import percentile
+from loadtests.resilience.load import Load
 from loadtests.resilience.processes import kill
 from loadtests.rollouts.files import MODEL, PRIOR, SLOW_OBJECTIVE_MS, rollout_file
 from loadtests.rollouts.history import kind
@@ -13,7 +15,8 @@ from loadtests.rollouts.rollback import went_back
 from loadtests.rollouts.stage import Stage
 from loadtests.rollouts.store import GOLDEN_BROKEN
 
-_LOOK_S = 0.1
+_LOOK_S: Final = 0.1
+_ANSWERS_S: Final = 10.0
 
 
 async def _bad(stage: Stage, version: str, *, analysis: Mapping[str, Any] | None = None, answered: bool = True) -> None:
@@ -70,10 +73,11 @@ async def golden_fails(stage: Stage) -> None:
 async def crash_loop(stage: Stage) -> None:
     """Each of its replicas dies as soon as it has had requests."""
     version = "crashes"
-    async with stage.traffic():
+    async with stage.traffic() as load:
         await stage.calm()
         await stage.start(rollout_file(version))
         await stage.until_weight(5)
+        await _has_answered(load, f"{MODEL}@{version}")
         async with _killing(stage, f"{MODEL}@{version}") as killed:
             await stage.until_over()
         await stage.rest()
@@ -81,6 +85,15 @@ async def crash_loop(stage: Stage) -> None:
     stage.unharmed()
     stage.nothing_twice(await went_back(stage, version))
     _evidence(stage)
+
+
+async def _has_answered(load: Load, name: str) -> None:
+    try:
+        async with asyncio.timeout(_ANSWERS_S):
+            while not any(sample.by == name for sample in load.samples):  # noqa: ASYNC110  # a load has no event for that
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        raise RunError(f"{name} hasn't answered within {_ANSWERS_S:g} s") from None
 
 
 @contextlib.asynccontextmanager

@@ -63,8 +63,9 @@ async def shared_outage(stage: Stage) -> None:
         await stage.calm()
         await stage.start(rollout_file(BETTER, pauses=pauses, analysis={"minAttempts": 40}))
         await stage.until_weight(25)
-        await stage.fault(BETTER, fail_rate=OUTAGE_RATE, seed=1)
-        await stage.fault(PRIOR, fail_rate=OUTAGE_RATE, seed=2)
+        await asyncio.gather(
+            stage.fault(BETTER, fail_rate=OUTAGE_RATE, seed=1), stage.fault(PRIOR, fail_rate=OUTAGE_RATE, seed=2)
+        )
         began_s = stage.now_s
         while stage.now_s < began_s + OUTAGE_S:
             report = await stage.rollouts.report()

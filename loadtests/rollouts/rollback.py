@@ -48,6 +48,8 @@ def _in_time(stage: Stage, name: str, back: TakenBack | None, *, answered: bool)
         stage.promise(False, "the history has no decision to take it back")
         return
     took = stage.report["rollback_took_s"]
+    if back.took_s is not None:
+        stage.note(f"by the log: found out, and {back.took_s * 1000:.0f} ms later the last gateway had the new table")
     stage.promise(
         took is not None and took <= TAKEN_BACK_S,
         f"from the evidence to the last gateway: {'unknown' if took is None else f'{took:.3f} s'}",
@@ -62,8 +64,12 @@ def _in_time(stage: Stage, name: str, back: TakenBack | None, *, answered: bool)
     stage.last_answer_s = last - stage.on_load_clock(back.evidence)
     stage.promise(
         stage.last_answer_s <= TAKEN_BACK_S,
-        f"from the evidence to the last answer of {name}: {stage.last_answer_s:.3f} s",
+        f"the last answer of {name} came {_after(stage.last_answer_s)} the evidence",
     )
+
+
+def _after(seconds: float) -> str:
+    return f"{seconds:.3f} s after" if seconds > 0 else f"{-seconds:.3f} s before"
 
 
 def _prior_answers(stage: Stage) -> None:

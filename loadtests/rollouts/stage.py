@@ -229,7 +229,7 @@ class Stage:
 
     async def replays(self) -> None:
         """`holdfast replay` finds every decision as it was recorded, byte for byte."""
-        code, said, complained = await holdfast("replay", "--log", await self.log(), *self.config)
+        code, said, complained = await holdfast("replay", *self.config)
         words = (said.strip() or complained.strip()).splitlines()
         self.promise(code == 0, f"holdfast replay: {words[-1] if words else f'code {code}'}")
 

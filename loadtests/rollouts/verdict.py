@@ -93,9 +93,13 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         counts = (requests, str(row.errors), str(row.wrong), str(row.degraded), duration(row.p99_s))
     broken = sum(not promise.held for promise in outcome.promises)
     said = "held" if outcome.held else f"{broken} NOT held"
-    seconds = (outcome.taken_back_s, outcome.last_answer_s)
-    taken, last = ("-" if value is None else f"{value * 1000:.0f} ms" for value in seconds)
+    taken = "-" if outcome.taken_back_s is None else duration(outcome.taken_back_s)
+    last = "-" if outcome.last_answer_s is None else _later(outcome.last_answer_s)
     return (outcome.name, *counts, outcome.end or "-", taken, last, said)
+
+
+def _later(seconds: float) -> str:
+    return duration(seconds) if seconds > 0 else "none later"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

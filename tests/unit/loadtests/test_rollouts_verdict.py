@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadtests.rollouts.verdict import Outcome, Promise, Row, one_sentence, render, went_well
@@ -57,6 +59,11 @@ def test_the_table_has_a_line_for_each_scenario_and_below_it_what_was_promised()
     assert "  seen      canary: 12 of 40" in lines
     assert "  NOT held  it ended as Paused" in lines
     assert lines[-1] == "1 of 2 scenarios held; 3 of 4 promises were kept"
+
+
+def test_a_canary_that_answered_nothing_after_the_evidence_has_no_time() -> None:
+    row = render([replace(HELD, last_answer_s=-0.3)]).splitlines()[2]
+    assert row.endswith("231 ms   none later  held")
 
 
 @pytest.mark.parametrize(
