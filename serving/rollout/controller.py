@@ -9,7 +9,6 @@ here: what is decided (``serving.rollout.decide``), looking (``serving.rollout.l
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
@@ -68,7 +67,6 @@ class Controller:
         self._journal: Journal | None = None
         self._doer: Doer | None = None
         self._status = Status("starting")
-        self._began = clock.monotonic()
 
     # What is known
 
@@ -147,13 +145,16 @@ class Controller:
         except IllegalMove as error:
             raise RolloutRefused(str(error)) from None
         except LogError as error:
-            raise RolloutsUnavailable(f"it couldn't be written to the event log, so it isn't done: {error}") from None
+            raise RolloutsUnavailable(
+                f"it couldn't be written to the event log, so it isn't done, unless `holdfast rollout status` shows it "
+                f"later: {error}"
+            ) from None
         if self._doer is not None:
             self._doer.carry_out()
 
     def _writing(self) -> Journal:
         journal = self._journal
-        if journal is None or self.status.state != "writing":
+        if journal is None or self._status.state != "writing":  # in trouble, the command itself finds out
             raise RolloutsUnavailable(self._why_not())
         return journal
 
@@ -165,21 +166,26 @@ class Controller:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while True:
-            if (journal := await self._opened()) is None:
-                await asyncio.sleep(REOPEN_S)
-                continue
-            self._journal, self._status = journal, Status("writing")
-            self._world.begin(journal.desired)
-            error = await self._follow(journal)
-            log.error("this controller can't go on with the event log as it knows it: %s", error)
-            other = await self._other_writer(error)
-            await journal.close()
-            if other:
-                self._status = Status("standby", f"{other} writes the event log; this controller only looks on")
-                log.error("%s", self._status.detail)
-                await asyncio.Event().wait()
-            self._status = _status_of(error)
+        blind = asyncio.get_running_loop().call_later(BLIND_START_S, self._begin_blind)
+        try:
+            while True:
+                if (journal := await self._opened()) is None:
+                    await asyncio.sleep(REOPEN_S)
+                    continue
+                error = await self._follow(journal)
+                log.error("this controller can't go on with the event log as it knows it: %s", error)
+                self._status = _status_of(error)
+                if isinstance(error, NotTheWriter) and (other := await self._other_writer()):
+                    self._status = Status("standby", f"{other} writes the event log; this controller only looks on")
+                    log.error("%s", self._status.detail)
+                    await asyncio.Event().wait()
+        finally:
+            blind.cancel()
+
+    def _begin_blind(self) -> None:
+        if self._journal is None:
+            log.error("the event log can't be read: what the settings say is served")
+            self._world.begin(None)
 
     async def _opened(self) -> Journal | None:
         """The log, read and claimed; None if that isn't possible now."""
@@ -189,41 +195,49 @@ class Controller:
             return await Journal.opened(event_log, name=self._name, clock=self._clock)
         except NotTheWriter:
             log.info("another controller began at the same moment; the log is read again")
-        except (LogError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever a database's driver raises: it is tried again
             if self._status.detail != str(error):
                 log.error("the event log can't be used, so nothing happens to rollouts: %s", error)
             self._status = _status_of(error)
         if event_log is not None:
             await asyncio.to_thread(event_log.close)
-        if self._clock.monotonic() - self._began >= BLIND_START_S:
-            self._world.begin(None)
         return None
 
     async def _follow(self, journal: Journal) -> LogError:
         """Look and do, as one journal says, until it has ended; returns why."""
+        self._journal, self._status = journal, Status("writing")
+        self._world.begin(journal.desired)
         doer = self._doer = Doer(journal, self._world, self._clock)
         looker = Looker(journal, self._world, self._clock, decided=doer.carry_out)
         doer.begin()
         looking = asyncio.ensure_future(looker.run())
         try:
-            return await journal.ended
+            return await asyncio.shield(journal.ended)
         finally:
             looking.cancel()
             doer.stop()
             self._doer = None
+            await journal.close()
 
-    async def _other_writer(self, error: LogError) -> str:
-        """Who has claimed the log since this controller did, or nobody."""
-        if not isinstance(error, NotTheWriter):
-            return ""
-        with contextlib.suppress(LogError):
-            event_log = await asyncio.to_thread(self._open_log)
+    async def _other_writer(self) -> str:
+        """Who has claimed the log since this controller did, or nobody. Not knowing that is no reason to claim it."""
+        while True:
             try:
-                claimed = await asyncio.to_thread(last_claim, event_log)
-            finally:
-                await asyncio.to_thread(event_log.close)
-            return "" if claimed == self._name else claimed
-        return ""
+                claimed = await asyncio.to_thread(self._last_claim)
+            except LogCorrupt:
+                return ""
+            except Exception as error:  # noqa: BLE001  # whatever a database's driver raises: it is tried again
+                self._status = _status_of(error)
+                await asyncio.sleep(REOPEN_S)
+            else:
+                return "" if claimed == self._name else claimed
+
+    def _last_claim(self) -> str:
+        event_log = self._open_log()
+        try:
+            return last_claim(event_log)
+        finally:
+            event_log.close()
 
 
 def _status_of(error: Exception) -> Status:

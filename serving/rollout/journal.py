@@ -63,25 +63,47 @@ class Journal:
         await _whole(self._hear(lambda _: entry, cause=cause, patient=True))
 
     async def command(self, make: Callable[[DesiredState], Entry]) -> None:
-        """Record what a person wants. Raises ``IllegalMove``; ``LogError`` if it can't be written now."""
+        """Record what a person wants. Raises ``IllegalMove``; ``LogError`` if it can't be written now.
+
+        Then it isn't tried again. It may be in the log all the same (``LogUnavailable``): that shows when it is read.
+        """
+        if self.trouble and self._turn.locked():  # something waits for the log already; nobody knows how long
+            raise LogUnavailable(self.trouble)
         await _whole(self._hear(make, cause=None, patient=False))
 
     async def close(self) -> None:
+        """Whoever still waits for the log is told that this journal has ended."""
+        self._end(LogUnavailable("the log was closed"))
         await asyncio.to_thread(self._log.close)
 
     async def keep_snapshot(self) -> None:
-        """A later start needn't read all of the log, and the oldest of it may go. Never raises."""
+        """A later start needn't read all of the log, and the oldest of it may go. Never raises.
+
+        If the log couldn't be written, this finds out whether it can be now, and what of the last try came of it.
+        """
         async with self._turn:
-            if self._snapshot_at == self.seq:
+            if self.ended.done() or (self._snapshot_at == self.seq and not self.trouble):
                 return
-            seq, state = self.seq, encode_desired(self.desired)
+            seq = self.seq
             try:
-                await asyncio.to_thread(self._log.snapshot, seq, state)
-                await asyncio.to_thread(self._log.compact, max(seq - KEEP_EVENTS, 1))
-            except LogError as error:
+                await asyncio.to_thread(self._kept, seq, encode_desired(self.desired))
+            except LogUnavailable as error:
+                self._in_trouble(error)
+                return
+            except NotTheWriter as error:
+                self._end(error)
+                return
+            except (LogError, ValueError) as error:
                 log.warning("no snapshot of the event log was kept: %s", error)
-            else:
-                self._snapshot_at = seq
+            self.trouble = ""
+            self._snapshot_at = seq
+
+    def _kept(self, seq: int, state: bytes) -> None:
+        newest = self._log.head()[0]
+        if newest != seq:
+            raise NotTheWriter(f"the log ends at event {newest}, not at {seq} as it is known here")
+        self._log.snapshot(seq, state)
+        self._log.compact(max(seq - KEEP_EVENTS, 1))
 
     @property
     def wants_snapshot(self) -> bool:
@@ -103,28 +125,34 @@ class Journal:
         self.desired = desired
 
     async def _append(self, kind: str, payload: bytes, *, cause: int | None, patient: bool) -> None:
-        if self.ended.done():
-            raise self.ended.result()
         tried = 0
         while True:
+            if self.ended.done():
+                raise self.ended.result()
             try:
                 event = await asyncio.to_thread(self._log.append, kind, payload, wall=self._clock.wall(), cause=cause)
             except LogUnavailable as error:
-                if not self.trouble:
-                    log.error("the event log can't be written, so nothing is decided: %s", error)
-                self.trouble = str(error)
+                self._in_trouble(error)
                 if not patient:
                     raise
                 await asyncio.sleep(_WAITS_S[min(tried, len(_WAITS_S) - 1)])
                 tried += 1
             except (NotTheWriter, LogCorrupt) as error:
-                if not self.ended.done():
-                    self.ended.set_result(error)
+                self._end(error)
                 raise
             else:
                 self.trouble = ""
                 self.seq = event.seq
                 return
+
+    def _in_trouble(self, error: LogUnavailable) -> None:
+        if not self.trouble:
+            log.error("the event log can't be written, so nothing is decided: %s", error)
+        self.trouble = str(error)
+
+    def _end(self, error: LogError) -> None:
+        if not self.ended.done():
+            self.ended.set_result(error)
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:
