@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from serving.rollout.event_log import Event, EventLog, open_log
+from serving.rollout.log_chain import ChainedLog, Query, Row
+from serving.rollout.log_sqlite import TABLES
 from tests.postgres_server import PostgresServer
+
+T = TypeVar("T")
 
 _numbers = itertools.count()
 
@@ -68,3 +73,45 @@ def all_of(url: str, after: int = 0) -> list[Event]:
         return list(log.read(after))
     finally:
         log.close()
+
+
+class MemoryStore:
+    """A ``Store`` that costs next to nothing: many logs over one database that lives as long as its connection.
+
+    ``before`` is called whenever it is asked for something, ``after_write`` when something has been committed; both may
+    raise what happens then.
+    """
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._database.executescript(TABLES)
+        self.before: Callable[[], None] = lambda: None
+        self.after_write: Callable[[], None] = lambda: None
+
+    def run(self, work: Callable[[Query], T], *, write: bool = False) -> T:
+        self.before()
+        try:
+            self._database.execute("BEGIN")
+            result = work(self._query)
+            self._database.execute("COMMIT")
+        finally:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+        if write:
+            self.after_write()
+        return result
+
+    def _query(self, sql: str, *values: object) -> list[Row]:
+        return self._database.execute(sql, values).fetchall()
+
+    def witness(self) -> int:
+        return 0
+
+    def note(self, seq: int) -> None:
+        """Nothing outside the database is known."""
+
+    def close(self) -> None:
+        """The next log goes on with it."""
+
+    def open(self) -> EventLog:
+        return ChainedLog(self)

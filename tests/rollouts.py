@@ -12,6 +12,7 @@ from serving.rollout.events import (
     ClockTick,
     Decision,
     Event,
+    Finish,
     Observed,
     PublishPromotion,
     Resume,
@@ -65,12 +66,16 @@ class Run:
 
     def __init__(self, spec: RolloutSpec | None = None) -> None:
         self.at = 1000.0
-        self.state: RolloutState = begun(start_of(spec or rollout_spec()))
+        start = start_of(spec or rollout_spec())
+        self.state: RolloutState = begun(start)
         self.decisions: list[Decision] = []
+        self.events: list[Event] = [start]
+        """All of them, as a log has them."""
         self._follow()
 
     def hear(self, event: Event) -> list[Decision]:
         self.state = apply(self.state, event)
+        self.events.append(event)
         return self._follow()
 
     def _follow(self) -> list[Decision]:
@@ -78,6 +83,7 @@ class Run:
         while due := decide(self.state):
             for decision in due:
                 self.state = apply(self.state, decision)
+                self.events.append(decision)
                 new.append(decision)
             assert len(new) < 10, f"decisions without end: {new}"
         self.decisions += new
@@ -183,6 +189,23 @@ def shut_out(spec: RolloutSpec | None = None) -> Run:
     run.at += 0.4
     run.applied()
     return run
+
+
+def settled(spec: RolloutSpec | None = None, *, bad: int = 0) -> Run:
+    """A rollout from its start to its end; so many of 20 first attempts at the canary are bad."""
+    run = at_first_weight(spec)
+    for _ in range(1000):
+        if run.state.settled:
+            return run
+        if run.in_phase(Phase.PAUSED):
+            run.hear(Resume(at=run.at, who="anna"))
+        elif isinstance(run.state.open, Finish):
+            run.gone(run.state.open.remove)
+        elif run.state.open is not None:
+            run.applied()
+        else:
+            run.window(canary=20, stable=200, bad=bad, seconds=5.0)
+    raise AssertionError(f"no end: {run.state.phase} {run.state.reason}")
 
 
 def kinds(decisions: list[Decision]) -> list[str]:

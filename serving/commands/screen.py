@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import tzinfo
-from math import log
 from typing import Final
 
 from serving.commands.terminal import (
@@ -133,7 +132,7 @@ class _View:
         report, evidence = self.report, self.report.evidence
         weight = report.weight / 100
         yield self._bar("weight", weight, "cyan", f"{report.weight} % of the requests to {report.version}")
-        strength = _strength(evidence.e_value, evidence.threshold)
+        strength = evidence.share
         style = "bold red" if strength >= 1 else "yellow" if strength >= 0.5 else "green"
         said = f"{figure(evidence.e_value)} against it, {figure(evidence.threshold)} is enough"
         yield self._bar("evidence", strength, style, said)
@@ -244,11 +243,6 @@ def _named(step: StepReport) -> str:
         return f"{step.set_weight} %"
     duration = None if step.pause is None else step.pause.duration
     return "person" if duration is None else f"wait {duration}"
-
-
-def _strength(e_value: float, threshold: float) -> float:
-    """How much of the way to the threshold, each factor of evidence the same length: 1 is enough."""
-    return log(e_value) / log(threshold) if e_value > 1 and threshold > 1 else 0.0
 
 
 def _stretch(passage: Passage) -> str:

@@ -69,7 +69,6 @@ class Controller:
         self._journal: Journal | None = None
         self._doer: Doer | None = None
         self._status = Status("starting")
-        self._began = clock.monotonic()
 
     # What is known
 
@@ -152,13 +151,16 @@ class Controller:
         except IllegalMove as error:
             raise RolloutRefused(str(error)) from None
         except LogError as error:
-            raise RolloutsUnavailable(f"it couldn't be written to the event log, so it isn't done: {error}") from None
+            raise RolloutsUnavailable(
+                f"it couldn't be written to the event log, so it isn't done, unless `holdfast rollout status` shows it "
+                f"later: {error}"
+            ) from None
         if self._doer is not None:
             self._doer.carry_out()
 
     def _writing(self) -> Journal:
         journal = self._journal
-        if journal is None or self.status.state != "writing":
+        if journal is None or self._status.state != "writing":  # in trouble, the command itself finds out
             raise RolloutsUnavailable(self._why_not())
         return journal
 
@@ -170,17 +172,23 @@ class Controller:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while True:
-            if (journal := await self._opened()) is None:
-                await asyncio.sleep(REOPEN_S)
-                continue
-            self._journal, self._status = journal, Status("writing")
-            self._world.begin(journal.desired)
-            error = await self._follow(journal)
-            log.error("this controller can't go on with the event log as it knows it: %s", error)
-            self._known, self._journal = Folded(journal.desired, journal.seq), None
-            self._status = _status_of(error)
-            await journal.close()
+        blind = asyncio.get_running_loop().call_later(BLIND_START_S, self._begin_blind)
+        try:
+            while True:
+                if (journal := await self._opened()) is None:
+                    await asyncio.sleep(REOPEN_S)
+                    continue
+                error = await self._follow(journal)
+                log.error("this controller can't go on with the event log as it knows it: %s", error)
+                self._known, self._journal = Folded(journal.desired, journal.seq), None
+                self._status = _status_of(error)
+        finally:
+            blind.cancel()
+
+    def _begin_blind(self) -> None:
+        if self._journal is None and self._known is None:
+            log.error("the event log can't be read: what the settings say is served")
+            self._world.begin(None)
 
     async def _opened(self) -> Journal | None:
         """The log, read and claimed; None if that isn't possible now."""
@@ -197,12 +205,10 @@ class Controller:
             self._world.begin(known.desired)
         except NotTheWriter:
             log.info("another controller began at the same moment; the log is read again")
-        except (LogError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever a database's driver raises: it is tried again
             self._tell(_status_of(error))
         if event_log is not None:
             await asyncio.to_thread(event_log.close)
-        if self._clock.monotonic() - self._began >= BLIND_START_S:
-            self._world.begin(None)
         return None
 
     def _tell(self, status: Status) -> None:
@@ -212,16 +218,19 @@ class Controller:
 
     async def _follow(self, journal: Journal) -> LogError:
         """Look and do, as one journal says, until it has ended; returns why."""
+        self._journal, self._status = journal, Status("writing")
+        self._world.begin(journal.desired)
         doer = self._doer = Doer(journal, self._world, self._clock)
         looker = Looker(journal, self._world, self._clock, decided=doer.carry_out)
         doer.begin()
         looking = asyncio.ensure_future(looker.run())
         try:
-            return await journal.ended
+            return await asyncio.shield(journal.ended)
         finally:
             looking.cancel()
             doer.stop()
             self._doer = None
+            await journal.close()
 
 
 def _status_of(error: Exception) -> Status:

@@ -149,8 +149,11 @@ class Doer:
             tried += 1
 
     async def _cant_settle(self, rollout: str, error: LoadFailed) -> None:
+        state = self._journal.desired.find(rollout)
+        if state is None:
+            return  # a later one has taken its place
         log.error("%s: %s", rollout, error.message)
-        if not self._state(rollout).over:
+        if not state.over:
             with contextlib.suppress(LogError):
                 await self._hear(rollout, VersionFailed(at=self._clock.wall(), reason=error.message))
 

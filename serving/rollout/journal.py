@@ -69,10 +69,17 @@ class Journal:
         await _whole(self._hear(lambda _: entry, cause=cause, patient=True))
 
     async def command(self, make: Callable[[DesiredState], Entry]) -> None:
-        """Record what a person wants. Raises ``IllegalMove``; ``LogError`` if it can't be written now."""
+        """Record what a person wants. Raises ``IllegalMove``; ``LogError`` if it can't be written now.
+
+        Then it isn't tried again. It may be in the log all the same (``LogUnavailable``): that shows when it is read.
+        """
+        if self.trouble and self._turn.locked():  # something waits for the log already; nobody knows how long
+            raise LogUnavailable(self.trouble)
         await _whole(self._hear(make, cause=None, patient=False))
 
     async def close(self) -> None:
+        """Whoever still waits for the log is told that this journal has ended."""
+        self._end(LogUnavailable("the log was closed"))
         await asyncio.to_thread(self._log.close)
 
     async def still_writes(self) -> None:
@@ -81,34 +88,47 @@ class Journal:
         What is recorded does both, so this is for the times in between. Never raises but ``LogError``.
         """
         async with self._turn:
-            if self._clock.monotonic() - self._written_at >= ALIVE_S:
+            if self.trouble or self._clock.monotonic() - self._written_at >= ALIVE_S:
                 await self._append(CONTROLLER_KIND, msgspec.json.encode(self._claim), cause=None, patient=True)
                 return
             try:
-                seq, _ = await asyncio.to_thread(self._log.head)
+                await asyncio.to_thread(self._check_head, self.seq)
             except LogUnavailable as error:
-                self.trouble = str(error)
-            except LogCorrupt as error:
+                self._in_trouble(error)
+            except LogError as error:
                 self._end(error)
             else:
                 self.trouble = ""
-                if seq != self.seq:
-                    self._end(NotTheWriter(f"event {self.seq + 1} is another writer's"))
 
     async def keep_snapshot(self) -> None:
         """A later start needn't fold all of the log, and the oldest of it may go. Never raises."""
         async with self._turn:
             seq, desired = self.seq, self.desired
-            if desired is self._snapshot_of:
+            if self.ended.done() or desired is self._snapshot_of:
                 return
-            state = encode_desired(desired)
             try:
-                await asyncio.to_thread(self._log.snapshot, seq, state)
-                await asyncio.to_thread(self._log.compact, max(seq - KEEP_EVENTS, 1))
-            except LogError as error:
+                await asyncio.to_thread(self._kept, seq, encode_desired(desired))
+            except LogUnavailable as error:
+                self._in_trouble(error)
+                return
+            except NotTheWriter as error:
+                self._end(error)
+                return
+            except (LogError, ValueError) as error:
                 log.warning("no snapshot of the event log was kept: %s", error)
             else:
+                self.trouble = ""
                 self._snapshot_at, self._snapshot_of = seq, desired
+
+    def _kept(self, seq: int, state: bytes) -> None:
+        self._check_head(seq)
+        self._log.snapshot(seq, state)
+        self._log.compact(max(seq - KEEP_EVENTS, 1))
+
+    def _check_head(self, seq: int) -> None:
+        newest = self._log.head()[0]
+        if newest != seq:
+            raise NotTheWriter(f"the log ends at event {newest}, not at {seq} as it is known here")
 
     @property
     def wants_snapshot(self) -> bool:
@@ -130,16 +150,14 @@ class Journal:
         self.desired = desired
 
     async def _append(self, kind: str, payload: bytes, *, cause: int | None, patient: bool) -> None:
-        if self.ended.done():
-            raise self.ended.result()
         tried = 0
         while True:
+            if self.ended.done():
+                raise self.ended.result()
             try:
                 event = await asyncio.to_thread(self._log.append, kind, payload, wall=self._clock.wall(), cause=cause)
             except LogUnavailable as error:
-                if not self.trouble:
-                    log.error("the event log can't be written, so nothing is decided: %s", error)
-                self.trouble = str(error)
+                self._in_trouble(error)
                 if not patient:
                     raise
                 await asyncio.sleep(_WAITS_S[min(tried, len(_WAITS_S) - 1)])
@@ -151,6 +169,11 @@ class Journal:
                 self.trouble = ""
                 self.seq, self._written_at = event.seq, self._clock.monotonic()
                 return
+
+    def _in_trouble(self, error: LogUnavailable) -> None:
+        if not self.trouble:
+            log.error("the event log can't be written, so nothing is decided: %s", error)
+        self.trouble = str(error)
 
     def _end(self, error: LogError) -> None:
         if not self.ended.done():

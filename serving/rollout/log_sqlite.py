@@ -26,7 +26,7 @@ BUSY_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.002
 _HEAD_BYTES: Final = 21
 
-_TABLES: Final = """
+TABLES: Final = """
 CREATE TABLE IF NOT EXISTS holdfast_events (
     seq INTEGER PRIMARY KEY, wall REAL NOT NULL, kind TEXT NOT NULL, payload BLOB NOT NULL, cause INTEGER,
     previous TEXT NOT NULL, hash TEXT NOT NULL
@@ -129,7 +129,7 @@ class SqliteStore:
         for pragma in ("synchronous = FULL", "cell_size_check = ON", "trusted_schema = OFF"):
             database.execute(f"PRAGMA {pragma}")
         if not self.witness():  # else tables that are missing were lost
-            database.executescript(_TABLES)
+            database.executescript(TABLES)
         database.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # now the write-ahead log is there, too
         _sync_folders(self._path.parent)  # some builds of SQLite leave this to others
 

@@ -21,6 +21,7 @@ from serving.rollout.desired import Entry
 from serving.rollout.event_log import LogError
 from serving.rollout.events import ClockTick, Event, Observed, VersionFailed
 from serving.rollout.journal import Journal
+from serving.rollout.spec import RolloutSpec
 from serving.rollout.state import IllegalMove, Phase, RolloutState
 from serving.rollout.world import World
 from serving.routing.collected import Asked, Collected
@@ -41,9 +42,11 @@ _SERVING: Final = frozenset({Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING, P
 class _Watched:
     """What is remembered of a rollout between two looks. Times in monotonic seconds."""
 
+    spec: RolloutSpec
     collector: Collector
     looked_at: float
     written_at: float
+    failure: str = ""
 
 
 class Looker:
@@ -81,7 +84,7 @@ class Looker:
         at = self._clock.wall()
         watched = [(state, self._watched_of(state)) for state in active.values()]
         asked = Asked({state.spec.model: one.collector.keys_from() for state, one in watched})
-        gateways, answers = await self._world.collect(asked)
+        gateways, answers = await self._collected(asked)
         for state, one in watched:
             for event in self._events(state, one, at, gateways, answers):
                 one.written_at = self._clock.monotonic()
@@ -95,6 +98,13 @@ class Looker:
             self._idle_at = now
             await self._journal.still_writes()
 
+    async def _collected(self, asked: Asked) -> tuple[int, Sequence[Collected]]:
+        try:
+            return await self._world.collect(asked)
+        except Exception:
+            log.exception("the gateways couldn't be asked what they have counted")
+            return 0, ()
+
     def _events(
         self, state: RolloutState, watched: _Watched, at: float, gateways: int, answers: Sequence[Collected]
     ) -> list[Event]:
@@ -102,17 +112,25 @@ class Looker:
         now = self._clock.monotonic()
         passed_s, watched.looked_at = now - watched.looked_at, now
         events: list[Event] = []
+        broken = self._broken(state, watched)
         if state.step >= 0 and state.phase in _SERVING:
             windows = watched.collector.taken(
                 answers, gateways=gateways, at=at, seconds=passed_s, weight=state.weight / 100
             )
             events += [Observed(at=at, observation=one.observation, cursor=one.cursor) for one in windows]
-        if state.phase in _SERVING and not state.failure and (reason := self._world.breakdown(state.spec)):
-            events.append(VersionFailed(at=at, reason=reason))
+        if broken:
+            events.append(VersionFailed(at=at, reason=broken))
         tick = ClockTick(at=at)
         if not events and (now - watched.written_at >= QUIET_S or decide(apply(state, tick))):
             events.append(tick)
         return events
+
+    def _broken(self, state: RolloutState, watched: _Watched) -> str:
+        """Why the version can be ready no more, if that is news. What a person has forgiven must arise anew."""
+        if watched.failure and not state.failure:
+            self._world.forget(state.spec)
+        watched.failure = state.failure
+        return self._world.breakdown(state.spec) if state.phase in _SERVING and not state.failure else ""
 
     def _watched_of(self, state: RolloutState) -> _Watched:
         watched = self._watched.get(state.rollout)
@@ -121,10 +139,8 @@ class Looker:
             collector = Collector(
                 state.rollout, state.spec.model, state.spec.version, state.cursor, since=state.started_at
             )
-            watched = self._watched[state.rollout] = _Watched(collector, looked_at=now, written_at=now)
+            watched = self._watched[state.rollout] = _Watched(state.spec, collector, looked_at=now, written_at=now)
         return watched
 
     def _forget(self, rollout: str) -> None:
-        del self._watched[rollout]
-        if (state := self._journal.desired.find(rollout)) is not None:
-            self._world.forget(state.spec)
+        self._world.forget(self._watched.pop(rollout).spec)

@@ -31,6 +31,11 @@ class Standing(NamedTuple):
     versions: tuple[str, str]
     split: Split | None = None
     mirror: Mirrored | None = None
+    settled: bool = False
+
+    def gives_way_to(self, named: str | None) -> bool:
+        """Whether the version that the settings call stable counts for more: one that the rollout knew nothing of."""
+        return self.settled and named is not None and named not in self.versions
 
 
 def standing(state: RolloutState) -> Standing:
@@ -38,9 +43,9 @@ def standing(state: RolloutState) -> Standing:
     spec, prior = state.spec, state.prior
     versions = (prior, spec.version)
     if state.phase is Phase.SUCCEEDED:
-        return Standing(spec.version, (spec.version,), versions)
+        return Standing(spec.version, (spec.version,), versions, settled=state.settled)
     if state.phase in _BACK or state.phase in _NOT_READY:
-        return Standing(prior, (prior,), versions)
+        return Standing(prior, (prior,), versions, settled=state.settled)
     weight = _weight(state)
     mirror = None
     if (rule := spec.analysis.shadow) is not None and weight < 100:

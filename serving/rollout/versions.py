@@ -20,7 +20,7 @@ from models.errors import InvalidName, ModelError, VersionNotFound
 from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError
-from serving.model_settings import ModelSettings
+from serving.model_settings import ModelSettings, UsePriorVersion
 from serving.rollout.standing import Standing
 from serving.rollout.withdrawn_file import WithdrawnFile
 from serving.rollout.world import Told
@@ -94,7 +94,7 @@ class VersionControl:
         self._state = state
         self._withdrawn = withdrawn
         self._table = state.read().with_withdrawn(withdrawn.read())
-        self._standings: Mapping[str, Standing] = {}
+        self._standings: dict[str, Standing] = {}
         self._initial: dict[str, list[asyncio.Task[None]]] = {}
         self._known = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -109,29 +109,58 @@ class VersionControl:
     ) -> None:
         """Deploy what the last table, the settings and the rollouts name, but what a person has unloaded since.
 
+        Can be done anew when it is known at last what the rollouts have come to.
+
         A version that fails doesn't stop the others, and is tried again when the control plane starts anew. What was
         withdrawn stays so, and what was rolled back (``model@version`` and why) isn't served: only a person takes that
         back. Where a model stands by its last rollout counts for more than its settings, unless these call a version
         stable that the rollout knew nothing of.
         """
-        self._standings, marked = standings or {}, rolled_back or {}
+        self._known.clear()
+        self._standings, marked = dict(standings or {}), rolled_back or {}
         if self._table.models and self._table != self._state.read():  # something withdrawn is news to the gateways
             await self._change(msgspec.structs.replace)
-        wanted = {ModelVersion(*name): False for name in loaded(self._table) if "@".join(name) not in marked}
+        there = [ModelVersion(*name) for name in loaded(self._table)]
+        wanted = {name: False for name in there if str(name) not in marked and not self._given_up(name)}
+        unwanted = {name for name in there if str(name) in marked}
         for model in await asyncio.to_thread(initial_models, self._settings, self._registry):
             stable, where = self._stable_version(model), self._standings.get(model.name)
-            versions = dict.fromkeys((stable, *(where.needed if where is not None else ()), *model.versions))
-            for version in versions:
+            needed = where.needed if where is not None and not where.gives_way_to(stable) else ()
+            for version in dict.fromkeys((stable, *needed, *model.versions)):
                 name = ModelVersion(model.name, version)
-                if (reason := marked.get(str(name))) is not None:
-                    await self._change(functools.partial(_without, name=name, reason=rolled_back_because(reason)))
-                elif self._table.unavailable.get(str(name)) != UNLOADED:
+                if version == model.stable_version and version not in (stable, *needed) and not self.called_for(name):
+                    continue  # a rollout has put another one in its place
+                if str(name) in marked:
+                    unwanted.add(name)
+                elif self._table.unavailable.get(str(name)) != UNLOADED and not self._given_up(name):
                     wanted[name] = wanted.get(name, False) or version == stable
         for name, make_stable in wanted.items():
             task = asyncio.create_task(self._load_initially(name, make_stable=make_stable))
             self._initial.setdefault(name.model, []).append(task)
+        for name in sorted(unwanted):
+            loads = list(self._initial.get(name.model, ()))
+            task = asyncio.create_task(self._keep_back(name, rolled_back_because(marked[str(name)]), loads))
+            self._initial.setdefault(name.model, []).append(task)
         self._known.set()
         await asyncio.gather(*(task for tasks in self._initial.values() for task in tasks))
+
+    async def _keep_back(self, name: ModelVersion, reason: str, loads: list[asyncio.Task[None]]) -> None:
+        """A version that was rolled back isn't served, and what it has answered isn't given any more.
+
+        After a start without the event log it may be the stable one: then it goes when another is there to answer.
+        """
+        route = self._table.models.get(name.model)
+        if route is not None and route.stable == name.version and loads:
+            await asyncio.wait(loads)
+        versions = self._versions_of(name.model)
+        if versions.keys() == {name.version}:
+            log.error("%s is served, though it was %s: there is no other version of it", name, reason)
+            return
+        if name.version in versions or self._table.unavailable.get(str(name)) != reason:
+            await self._change(functools.partial(_without, name=name, reason=reason, withdraw=True))
+        if (where := self._standings.get(name.model)) is None or where.settled:  # else its rollout ends them
+            async with self._lock(name.model):
+                await self._deployer.delete(name)
 
     async def started(self, model: str) -> None:
         """Returns when it is known of every version of the model whether it has come up."""
@@ -142,9 +171,28 @@ class VersionControl:
     def _stable_version(self, model: ModelSettings) -> str:
         where = self._standings.get(model.name)
         named = self._settings.model(model.name)
-        if where is None or (named is not None and named.stable_version not in where.versions):
+        if where is None or where.gives_way_to(named.stable_version if named is not None else None):
             return model.stable_version
         return where.stable
+
+    def stands(self, model: str, where: Standing) -> None:
+        """A rollout has come to this."""
+        self._standings[model] = where
+
+    def called_for(self, name: ModelVersion) -> bool:
+        """Whether the settings need this version whatever becomes of it in a rollout: as a fallback or a shadow."""
+        model = self._settings.model(name.model)
+        if model is None:
+            return False
+        shadow = model.shadow is not None and model.shadow.model is None and model.shadow.version == name.version
+        return shadow or UsePriorVersion(version=name.version) in model.fallback
+
+    def _given_up(self, name: ModelVersion) -> bool:
+        """Whether a rollout that goes on is about to end this version, or will say itself when to bring it up."""
+        where = self._standings.get(name.model)
+        if where is None or where.settled or name.version not in where.versions:
+            return False
+        return name.version not in where.needed and not self.called_for(name)
 
     async def bring_up(self, name: ModelVersion) -> None:
         """Deploy a version beside those that are served, and serve it to those who ask for it by name.
@@ -152,7 +200,7 @@ class VersionControl:
         If it was withdrawn, it is so no more. Raises ``ModelNotFound`` and ``LoadFailed``.
         """
         async with self._lock(name.model):
-            await self._load(name, make_stable=False, still_withdrawn=False)
+            await self._load(name, make_stable=False)
 
     async def change(self, change: Callable[[RoutingTable], RoutingTable]) -> Told:
         """Write the changed table down and tell the gateways; tell them again if it is changed already.
@@ -160,7 +208,7 @@ class VersionControl:
         Waits for no other command, and finishes also if whoever asked for it doesn't wait any more. Raises what
         ``change`` raises; then nothing was changed.
         """
-        return await asyncio.shield(self._change(change, built=False))
+        return await self._change(change, built=False)
 
     async def end(self, name: ModelVersion, *, reason: str) -> None:
         """Take a version out of the table, if it is still there, and end its replicas."""
@@ -183,7 +231,7 @@ class VersionControl:
             version = await asyncio.to_thread(self._highest, model) if wish is None else wish
             named = self._settings.model(model)
             make_stable = named is not None and self._stable_version(named) == version
-            await self._load(ModelVersion(model, version), make_stable=make_stable, still_withdrawn=False)
+            await self._load(ModelVersion(model, version), make_stable=make_stable)
 
     async def unload(self, model: str, body: bytes = b"") -> None:
         """Stop serving a version, by default all of the model, and end its replicas. Raises ``ModelNotFound``.
@@ -206,14 +254,17 @@ class VersionControl:
     async def _load_initially(self, name: ModelVersion, *, make_stable: bool) -> None:
         try:
             async with self._lock(name.model):
-                await self._load(name, make_stable=make_stable, still_withdrawn=True)
+                await self._load(name, make_stable=make_stable, initial=True)
         except RequestError as error:
             log.error("%s isn't served: %s", name, error.message)
         except Exception:
             log.exception("%s isn't served", name)
 
-    async def _load(self, name: ModelVersion, *, make_stable: bool, still_withdrawn: bool) -> None:
-        """Verify, deploy, and only then serve; what fails is taken away again and the reason kept."""
+    async def _load(self, name: ModelVersion, *, make_stable: bool, initial: bool = False) -> None:
+        """Verify, deploy, and only then serve; what fails is taken away again and the reason kept.
+
+        By an ``initial`` load what was withdrawn stays so: no person has asked for it.
+        """
         model, version = name
         try:
             manifest = await asyncio.to_thread(self._registry.verify, model, version)
@@ -227,14 +278,16 @@ class VersionControl:
                 await self._take_down(name, reason=reason)
             raise LoadFailed(f"{name} can't be loaded: {reason}") from None
         digest = manifest.digest
-        if self._versions_of(model).get(version) == digest and (still_withdrawn or digest not in self._table.withdrawn):
+        if self._versions_of(model).get(version) == digest and (initial or digest not in self._table.withdrawn):
             await self._publish(self._table, built=True)
             return
-        await self._change(
-            lambda table: table.with_version(
-                model, version, digest, stable=make_stable, still_withdrawn=still_withdrawn
-            )
-        )
+
+        def served(table: RoutingTable) -> RoutingTable:
+            if initial and self._given_up(name):
+                return table  # while it came up, its rollout has ended
+            return table.with_version(model, version, digest, stable=make_stable, still_withdrawn=initial)
+
+        await self._change(served)
 
     async def _take_down(self, name: ModelVersion, *, reason: str, withdraw: bool = False) -> None:
         """First out of the table, then its replicas: a call to a version that ends could hang."""
@@ -247,6 +300,10 @@ class VersionControl:
         return route.versions if route else {}
 
     async def _change(self, change: Callable[[RoutingTable], RoutingTable], *, built: bool = True) -> Told:
+        """To its end, also if whoever asked for it is cancelled: what is in the file must be what is known here."""
+        return await asyncio.shield(self._changed(change, built=built))
+
+    async def _changed(self, change: Callable[[RoutingTable], RoutingTable], *, built: bool) -> Told:
         """Write the changed table down, then tell the gateways. Nobody waits for those who are being told."""
         async with self._writing:
             table = change(self._table)
@@ -291,5 +348,5 @@ def rolled_back_because(reason: str) -> str:
     return f"rolled back: {reason}"
 
 
-def _without(table: RoutingTable, *, name: ModelVersion, reason: str) -> RoutingTable:
-    return table.without_version(name.model, name.version, reason=reason)
+def _without(table: RoutingTable, *, name: ModelVersion, reason: str, withdraw: bool = False) -> RoutingTable:
+    return table.without_version(name.model, name.version, reason=reason, withdraw=withdraw)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from random import Random
 
 import msgspec
 import pytest
 
-from serving.rollout.desired import DesiredState, Entry, decode_entry, encode_desired, encode_entry
+from serving.rollout.desired import DesiredState, Entry, decode_entry, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCompacted, LogCorrupt, open_log
 from serving.rollout.events import ClockTick, Decision, RollBackNow, VersionReady
 from serving.rollout.history import Claim, HistoryEvent, folded, history, replayed
 from serving.rollout.state import Phase
 from tests.event_logs import SqlitePlace
-from tests.rollouts import rollout_spec, start_of
-from tests.simulation.rollout_world import Controller, World, patient
+from tests.rollouts import rollout_spec, settled
 
 SPEC = rollout_spec(
     steps="[{setWeight: 5}, {setWeight: 50}, {setWeight: 100}]",
@@ -27,10 +27,8 @@ SPEC = rollout_spec(
 
 def payloads(*, bad: float = 0.005) -> tuple[list[bytes], DesiredState]:
     """A whole rollout of digits, and what it came to."""
-    log: list[bytes] = []
-    controller = Controller(log, World(bad_share=lambda _, canary: bad if canary else 0.005), patient, lambda *_: False)
-    controller.run(start_of(SPEC))
-    return log, controller.desired
+    entries = [Entry("digits-1", event) for event in settled(SPEC, bad=round(20 * bad)).events]
+    return [encode_entry(entry) for entry in entries], reduce(recorded, entries, DesiredState())
 
 
 @pytest.fixture

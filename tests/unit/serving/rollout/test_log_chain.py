@@ -10,7 +10,7 @@ import pytest
 
 from serving.rollout.event_log import LogUnavailable, NotTheWriter
 from serving.rollout.log_chain import ChainedLog, Query, Row
-from serving.rollout.log_sqlite import _TABLES
+from serving.rollout.log_sqlite import TABLES
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class FlakyStore:
     def __init__(self) -> None:
         self.troubles: list[str] = []
         self.database = sqlite3.connect(":memory:", isolation_level=None)
-        self.database.executescript(_TABLES)
+        self.database.executescript(TABLES)
 
     def run(self, work: Callable[[Query], T], *, write: bool = False) -> T:
         def query(sql: str, *values: object) -> list[Row]:

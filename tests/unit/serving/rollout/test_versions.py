@@ -15,6 +15,7 @@ from serving.model_settings import ModelSettings
 from serving.rollout import withdrawn_file
 from serving.rollout.versions import UNLOADED, VersionControl, natural_key, wishes
 from serving.rollout.withdrawn_file import WithdrawnFile
+from serving.rollout.world import Told
 from serving.routing import table_file
 from serving.routing.table import RoutingTable
 from serving.routing.table_file import TableFile, write_whole
@@ -58,6 +59,7 @@ class Rig:
         self.journal: list[Event] = []
         self.deployer = FakeDeployer(self.journal)
         self.published: list[RoutingTable] = []
+        self.gateways = self.acknowledging = 2
         self.control = self.restarted()
 
     def restarted(self) -> VersionControl:
@@ -78,10 +80,11 @@ class Rig:
         self.deployer.running.clear()
         return self.restarted()
 
-    async def _publish(self, table: RoutingTable) -> None:
+    async def _publish(self, table: RoutingTable) -> Told:
         assert self.file.read() == table, "gateways were told of what isn't written down"
         self.published.append(table)
         self.journal.append(("published", versions_in(table)))
+        return Told(table.generation, self.acknowledging, self.gateways)
 
     @property
     def served(self) -> str:
