@@ -139,8 +139,10 @@ def budget_left(state: BurnRate) -> float | None:
 def burning(state: BurnRate, *, beside: BurnRate | None = None) -> Finding:
     """Does the variant burn its budget too fast by any rule?
 
-    ``beside`` is stable's, with the same rules. If it fires, too, then nothing can be said about the canary alone: what
-    is worse about it, relative evidence tells.
+    ``beside`` is stable's, with the same rules and the same times. If what stable did in each twelfth of a window would
+    have made the canary burn at half the factor, then nothing can be said about the canary alone: what is worse about
+    it, relative evidence tells. Twelfth by twelfth, because a canary that was given more weight in an outage has fewer
+    good attempts behind it than stable, and would fire first.
     """
     what = "burn_rate"
     rule, long_rate, short_rate = max(
@@ -160,7 +162,7 @@ def burning(state: BurnRate, *, beside: BurnRate | None = None) -> Finding:
         if value > rule.factor:
             why += f", but {state.min_bad} are needed to judge"
         return Finding("good", what, why, value, rule.factor)
-    if beside is not None and any(_fires(beside, other) for other in beside.rules):
+    if beside is not None and any(_shared(state, beside, other) for other in state.rules):
         return Finding("no_data", what, f"{why}, but stable's does so too: that is not the canary", value, rule.factor)
     return Finding("bad", what, why, value, rule.factor)
 
@@ -193,3 +195,18 @@ def _rate(span: Span, budget: Budget) -> float:
 
 def _fires(state: BurnRate, rule: BurnRateRule) -> bool:
     return min(_rates(state, rule)) > rule.factor and _span(state, rule.long_s).bad >= state.min_bad
+
+
+def _shared(state: BurnRate, beside: BurnRate, rule: BurnRateRule) -> bool:
+    """Whether stable's own failing explains half of the factor, in one window or the other."""
+    if _span(beside, rule.long_s).bad < state.min_bad:
+        return False
+    spans = ((_span(state, seconds), _span(beside, seconds)) for seconds in (rule.long_s, rule.short_s))
+    return any(_explained(own, stable) > rule.factor / 2 * state.budget.share for own, stable in spans)
+
+
+def _explained(own: Span, stable: Span) -> float:
+    """The share of bad events that a span would have had with stable's share in each of its buckets."""
+    shares = {bucket.number: bucket.bad / bucket.attempts for bucket in stable.buckets if bucket.attempts}
+    expected = sum(bucket.attempts * shares.get(bucket.number, 0.0) for bucket in own.buckets)
+    return expected / own.attempts if own.attempts else 0.0

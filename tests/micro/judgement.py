@@ -166,7 +166,7 @@ class BudgetRule:
     def decides(self, seen: Traffic) -> Floats:
         fires = self.fires(seen.canary_attempts, seen.canary_bad)
         if self.beside:
-            fires &= ~self.fires(seen.stable_attempts, seen.stable_bad)
+            fires &= ~self.shared(seen.stable_attempts, seen.stable_bad)
         return np.where(fires.any(axis=1), fires.argmax(axis=1) + 1.0, NEVER) * seen.rate
 
     def fires(self, attempts: Ints, bad: Ints) -> NDArray[np.bool_]:
@@ -176,6 +176,15 @@ class BudgetRule:
             short_rate, _ = self._rate(attempts, bad, rule.short_s)
             fired |= (np.minimum(long_rate, short_rate) > rule.factor) & (long_bad >= self.min_bad)
         return fired
+
+    def shared(self, attempts: Ints, bad: Ints) -> NDArray[np.bool_]:
+        """Whether stable burns at half a factor. The weight is constant here, so its windows are the canary's."""
+        burns = np.zeros(bad.shape, dtype=bool)
+        for rule in self.rules:
+            long_rate, long_bad = self._rate(attempts, bad, rule.long_s)
+            short_rate, _ = self._rate(attempts, bad, rule.short_s)
+            burns |= (np.maximum(long_rate, short_rate) > rule.factor / 2) & (long_bad >= self.min_bad)
+        return burns
 
     def _rate(self, attempts: Ints, bad: Ints, span_s: float) -> tuple[Floats, Ints]:
         """The burn rate in a window, and the bad events in it, after each second."""

@@ -95,6 +95,22 @@ def test_what_stable_burns_as_well_is_not_the_canarys_doing() -> None:
     assert burning(well, beside=failing).kind == "good"
 
 
+@pytest.mark.parametrize("since", range(2, 10))
+def test_a_canary_with_less_past_than_stable_is_not_blamed_for_an_outage_of_both(since: int) -> None:
+    """Both fail a fifth of their attempts since the canary was given more weight; stable's past is long and good."""
+    canary = ticks(ticks(started(), 40, attempts=4), since, attempts=40, bad=8)
+    stable = ticks(ticks(started(), 40, attempts=900), since, attempts=800, bad=160)
+    assert burning(canary, beside=stable).kind != "bad"
+    assert burning(ticks(canary, 20, attempts=40, bad=8), beside=ticks(stable, 20, attempts=800, bad=160)).kind != "bad"
+    alone = ticks(ticks(started(), 40, attempts=900), since, attempts=800)
+    assert burning(ticks(canary, 20, attempts=40, bad=8), beside=ticks(alone, 20, attempts=800)).kind == "bad"
+
+
+def test_a_few_bad_events_of_stable_excuse_nothing() -> None:
+    failing, unlucky = ticks(started(), 40, bad=3), ticks(ticks(started(), 39), 1, attempts=4, bad=4)
+    assert burning(failing, beside=unlucky).kind == "bad"
+
+
 def test_windows_of_a_second_work_with_observations_of_a_quarter() -> None:
     quick = BurnRateRule(long_s=2, short_s=0.5, factor=10)
     state = ticks(started(quick), 3, bad=2)
