@@ -140,7 +140,8 @@ class Effects:
         state = look()
         name = ModelVersion(state.spec.model, version)
         if state.phase is Phase.ROLLED_BACK or not self._versions.called_for(name):
-            await self._versions.end(name, reason=f"{state.spec} has replaced it ({state.rollout})")
+            await self._versions.end(name, reason=f"{state.rollout} has ended it")
+        self._versions.stands(name.model, standing(state)._replace(settled=True))
 
     async def collect(self, asked: Asked) -> tuple[int, Sequence[Collected]]:
         gateways, raw = await self._ask(asked_to_json(asked))

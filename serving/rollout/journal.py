@@ -136,6 +136,8 @@ class Journal:
 
     async def _hear(self, make: Callable[[DesiredState], Entry], *, cause: int | None, patient: bool) -> None:
         async with self._turn:
+            if self.ended.done():  # what is known here says nothing any more, also not what is illegal
+                raise self.ended.result()
             await self._record(make(self.desired), cause=cause, patient=patient)
             await self._decide()
 

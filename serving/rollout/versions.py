@@ -128,10 +128,10 @@ class VersionControl:
             needed = where.needed if where is not None and not where.gives_way_to(stable) else ()
             for version in dict.fromkeys((stable, *needed, *model.versions)):
                 name = ModelVersion(model.name, version)
-                if version == model.stable_version and version not in (stable, *needed) and not self.called_for(name):
-                    continue  # a rollout has put another one in its place
                 if str(name) in marked:
                     unwanted.add(name)
+                elif version == model.stable_version and self._replaced(name):
+                    continue
                 elif self._table.unavailable.get(str(name)) != UNLOADED and not self._given_up(name):
                     wanted[name] = wanted.get(name, False) or version == stable
         for name, make_stable in wanted.items():
@@ -187,12 +187,17 @@ class VersionControl:
         shadow = model.shadow is not None and model.shadow.model is None and model.shadow.version == name.version
         return shadow or UsePriorVersion(version=name.version) in model.fallback
 
+    def _replaced(self, name: ModelVersion) -> bool:
+        """Whether the last rollout has put the other one of its two versions in the place of this one."""
+        where = self._standings.get(name.model)
+        if where is None or name.version not in where.versions:
+            return False
+        return name.version not in where.needed and not self.called_for(name)
+
     def _given_up(self, name: ModelVersion) -> bool:
         """Whether a rollout that goes on is about to end this version, or will say itself when to bring it up."""
         where = self._standings.get(name.model)
-        if where is None or where.settled or name.version not in where.versions:
-            return False
-        return name.version not in where.needed and not self.called_for(name)
+        return where is not None and not where.settled and self._replaced(name)
 
     async def bring_up(self, name: ModelVersion) -> None:
         """Deploy a version beside those that are served, and serve it to those who ask for it by name.
