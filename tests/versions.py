@@ -74,7 +74,7 @@ class Rig:
         self.deployer.running.clear()
         return self.restarted()
 
-    async def _publish(self, table: RoutingTable) -> Told:
+    async def _publish(self, table: RoutingTable, *, built: bool) -> Told:
         assert self.file.read() == table, "gateways were told of what isn't written down"
         self.published.append(table)
         self.journal.append(("published", versions_in(table)))

@@ -27,7 +27,7 @@ from serving.rollout.desired import DesiredState, Entry, decode_entry
 from serving.rollout.effects import Effects
 from serving.rollout.event_log import Event, EventLog, LogUnavailable
 from serving.rollout.events import Decision
-from serving.rollout.history import ROLLOUT_KIND, folded
+from serving.rollout.history import ROLLOUT_KIND, Claim, folded
 from serving.rollout.state import Phase, RolloutState
 from serving.rollout.versions import VersionControl
 from serving.rollout.withdrawn_file import WithdrawnFile
@@ -256,7 +256,7 @@ class World:
 
     # What the control plane is given
 
-    async def publish(self, table: RoutingTable) -> Told:
+    async def publish(self, table: RoutingTable, *, built: bool) -> Told:
         acknowledged = 0
         for gateway in self.live:
             await asyncio.sleep(0.004)
@@ -317,8 +317,8 @@ class World:
         effects = Effects(
             versions, registry=self.registry, settings=settings, clock=self.clock, ask=self.ask, watch=self.watch
         )
-        name = f"{name}{self.places}"
-        return Controller(effects, open_log=self.store.open, name=name, clock=self.clock)
+        claim = Claim(f"{name}{self.places}", "here")
+        return Controller(effects, open_log=self.store.open, claim=claim, clock=self.clock)
 
     async def person(self, controller: Controller) -> None:
         """Starts the rollout, and does as the story says until there is nothing left to do."""

@@ -9,25 +9,20 @@ import msgspec
 import pytest
 
 from serving.cli import main
-from serving.commands.replay import event_log_of
 from serving.rollout.desired import Entry, decode_entry, encode_desired, encode_entry
 from serving.rollout.event_log import open_log
 from serving.rollout.events import RollBackNow
 from serving.rollout.history import Claim, replayed
 from serving.settings import Settings
 from tests.event_logs import SqlitePlace
-from tests.rollouts import rollout_spec, start_of
-from tests.simulation.rollout_world import Controller, World, patient
+from tests.rollouts import rollout_spec, settled
 
 SPEC = rollout_spec(steps="[{setWeight: 5}, {setWeight: 100}]", bake="{duration: 8s}")
 
 
 def payloads() -> list[bytes]:
     """A rollout that is taken back."""
-    log: list[bytes] = []
-    world = World(bad_share=lambda _, canary: 0.5 if canary else 0.005)
-    Controller(log, world, patient, lambda *_: False).run(start_of(SPEC))
-    return log
+    return [encode_entry(Entry("digits-1", event)) for event in settled(SPEC, bad=10).events]
 
 
 ENTRIES = payloads()
@@ -167,7 +162,7 @@ def test_the_default_is_the_log_of_the_settings(place: SqlitePlace, capsys: pyte
     config.write_text(f"applications: [{{import_path: 'serving.app:build', args: {arguments}}}]")
     assert main(["replay", "-c", str(config)]) == 0
     assert capsys.readouterr().out.startswith(f"{place.url}: ")
-    assert event_log_of(Settings(state_dir="/state")) == "/state/events.db"
+    assert Settings(state_dir="/state").event_log_place == "/state/events.db"
 
 
 @pytest.mark.parametrize("scheme", ["", "sqlite://"])

@@ -159,11 +159,11 @@ def test_an_order_carries_the_token_that_the_file_has_and_a_question_none(server
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "No such file or directory: the token should be there"),
-        (b"", "its first line should be the token, without spaces"),
-        (b"two words", "its first line should be the token, without spaces"),
-        (b"tab\there", "its first line should be the token, without spaces"),
-        (b"\xff", "a token is made of ASCII characters"),
+        (None, "no such file"),
+        (b"", "its first line is empty; the token belongs there"),
+        (b"two words", "a token is made of visible ASCII characters without spaces"),
+        (b"tab\there", "a token is made of visible ASCII characters without spaces"),
+        (b"\xff", "a token is made of visible ASCII characters without spaces"),
     ],
 )
 def test_a_file_without_a_token_is_said_and_nothing_sent(
@@ -174,7 +174,7 @@ def test_a_file_without_a_token_is_said_and_nothing_sent(
         path.write_bytes(content)
     assert run(server, tmp_path, "pause", "digits", "--token-file", str(path)) == 1
     assert server.asked == []
-    assert capsys.readouterr().err == f"holdfast rollout pause: {path}: {said}\n"
+    assert capsys.readouterr().err == f"holdfast rollout pause: admin_token_file: {path}: {said}\n"
 
 
 # status

@@ -13,7 +13,7 @@ import pytest
 from serving.rollout.desired import DesiredState, Entry, decode_entry, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCompacted, LogCorrupt, open_log
 from serving.rollout.events import ClockTick, Decision, RollBackNow, VersionReady
-from serving.rollout.history import Claim, HistoryEvent, folded, history, replayed
+from serving.rollout.history import Claim, Folded, HistoryEvent, folded, history, replayed
 from serving.rollout.state import Phase
 from tests.event_logs import SqlitePlace
 from tests.rollouts import rollout_spec, settled
@@ -54,7 +54,7 @@ def snapshot(log: EventLog) -> None:
 
 
 def test_an_empty_log_folds_to_nothing(log: EventLog) -> None:
-    assert folded(log) == (DesiredState(), 0)
+    assert folded(log) == Folded(DesiredState(), 0)
     again = replayed(log)
     assert (again.events, again.decisions, again.mismatches, again.began_after, again.seq) == (0, 0, 0, 0, 0)
     assert history(log, "digits", 0, 10).events == ()
@@ -65,7 +65,8 @@ def test_a_log_folds_to_the_state_of_the_controller_that_wrote_it(log: EventLog)
     fill(log, [msgspec.json.encode(Claim("one"))], kind="controller")
     fill(log, entries)
     fill(log, [msgspec.json.encode(Claim("two"))], kind="controller")
-    assert folded(log) == (desired, len(entries) + 2, Claim("two"), 0.0)
+    found = folded(log)
+    assert found == Folded(desired, len(entries) + 2, Claim("two"), found.wall)
 
 
 def test_every_decision_of_whole_rollouts_comes_out_again_byte_for_byte(log: EventLog) -> None:

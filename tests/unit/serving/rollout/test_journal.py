@@ -10,8 +10,8 @@ import pytest
 from serving.rollout.desired import DesiredState, Entry, decode_entry, encode_entry
 from serving.rollout.event_log import LogCorrupt, LogError, LogUnavailable, NotTheWriter
 from serving.rollout.events import Abort, ClockTick, DeployVersion, VersionReady
-from serving.rollout.history import Claim, folded, last_claim, replayed
-from serving.rollout.journal import SNAPSHOT_EVERY, Journal
+from serving.rollout.history import Claim, Folded, folded, replayed
+from serving.rollout.journal import ALIVE_S, DEAD_S, SNAPSHOT_EVERY, Journal, writer_elsewhere
 from serving.rollout.state import IllegalMove, Phase
 from tests.event_logs import MemoryStore
 from tests.fakes import FakeClock, settled
@@ -60,7 +60,8 @@ READY = Entry("digits-1", VersionReady(at=1002.0, effect=1))
 
 
 async def opened(disk: Disk, clock: FakeClock, name: str = "one") -> Journal:
-    return await Journal.opened(disk.open(), name=name, clock=clock)
+    event_log = disk.open()
+    return await Journal.opened(event_log, folded(event_log), claim=Claim(name, "here"), clock=clock)
 
 
 def phase_of(journal: Journal) -> Phase:
@@ -71,9 +72,9 @@ async def test_whoever_opens_it_claims_it(clock: FakeClock, disk: Disk) -> None:
     await opened(disk, clock)
     await opened(disk, clock, "two")
     assert [event.payload for event in disk.open().read()] == [
-        msgspec.json.encode(Claim(name)) for name in ("one", "two")
+        msgspec.json.encode(Claim(name, "here")) for name in ("one", "two")
     ]
-    assert last_claim(disk.open()) == "two"
+    assert folded(disk.open()).claim == Claim("two", "here")
 
 
 async def test_what_is_heard_and_what_follows_from_it_are_recorded_together(clock: FakeClock, disk: Disk) -> None:
@@ -83,7 +84,7 @@ async def test_what_is_heard_and_what_follows_from_it_are_recorded_together(cloc
     await journal.hear(READY)
     assert disk.kinds() == ["controller", "Start", "DeployVersion", "VersionReady", "SetWeight"]
     assert [event.cause for event in disk.open().read()] == [None, None, 2, None, 4]
-    assert folded(disk.open()) == (journal.desired, journal.seq)
+    assert folded(disk.open())[:2] == (journal.desired, journal.seq)
     assert journal.desired.rollouts["digits"].phase is Phase.PROGRESSING
 
 
@@ -159,7 +160,7 @@ class TestWithoutTheLog:
         disk.troubles = ["the answer was lost"] * lost
         await journal.hear(READY)
         assert disk.kinds() == ["controller", "Start", "DeployVersion", "VersionReady", "SetWeight"]
-        assert folded(disk.open()) == (journal.desired, journal.seq)
+        assert folded(disk.open())[:2] == (journal.desired, journal.seq)
 
     async def test_a_command_that_was_written_though_it_was_refused_ends_the_journal(
         self, clock: FakeClock, disk: Disk
@@ -170,7 +171,8 @@ class TestWithoutTheLog:
         with pytest.raises(LogUnavailable):
             await journal.command(start)
         assert journal.desired == DesiredState()
-        await journal.keep_snapshot()
+        with pytest.raises(NotTheWriter):
+            await journal.still_writes()
         assert isinstance(journal.ended.result(), NotTheWriter)
         again = await opened(disk, clock, "two")
         assert disk.kinds() == ["controller", "Start", "controller", "DeployVersion"]
@@ -178,14 +180,14 @@ class TestWithoutTheLog:
 
     async def test_an_idle_journal_finds_out_that_it_is_back(self, clock: FakeClock, disk: Disk) -> None:
         journal = await opened(disk, clock)
-        await journal.keep_snapshot()
         disk.away = True
         with pytest.raises(LogUnavailable):
             await journal.command(start)
-        await journal.keep_snapshot()
+        finding_out = asyncio.create_task(journal.still_writes())
+        await asyncio.sleep(30.0)
         assert journal.trouble == "the disk is full"
         disk.away = False
-        await journal.keep_snapshot()
+        await finding_out
         assert journal.trouble == ""
         assert not journal.ended.done()
 
@@ -226,7 +228,7 @@ async def test_a_caller_that_gives_up_leaves_the_log_and_what_is_known_of_it_the
     disk.away = False
     await asyncio.sleep(3.0)
     assert disk.kinds()[-2:] == ["VersionReady", "SetWeight"]
-    assert folded(disk.open()) == (journal.desired, journal.seq)
+    assert folded(disk.open())[:2] == (journal.desired, journal.seq)
 
 
 async def test_what_comes_at_once_is_recorded_one_after_the_other(clock: FakeClock, disk: Disk) -> None:
@@ -234,7 +236,7 @@ async def test_what_comes_at_once_is_recorded_one_after_the_other(clock: FakeClo
     await journal.command(start)
     ticks = [Entry("digits-1", ClockTick(at=1000.0 + number)) for number in range(20)]
     await asyncio.gather(journal.hear(READY), *map(journal.hear, ticks))
-    assert folded(disk.open()) == (journal.desired, journal.seq)
+    assert folded(disk.open())[:2] == (journal.desired, journal.seq)
     assert replayed(disk.open()).mismatches == 0
 
 
@@ -271,3 +273,45 @@ class TestSnapshots:
         disk.before = before
         await journal.hear(READY)
         assert journal.desired.rollouts["digits"].phase is Phase.PROGRESSING
+
+
+class TestWhoWrites:
+    async def test_an_idle_journal_finds_out_that_another_one_has_claimed_the_log(
+        self, clock: FakeClock, disk: Disk
+    ) -> None:
+        first = await opened(disk, clock)
+        await first.still_writes()
+        assert not first.ended.done()
+        await opened(disk, clock, "two")
+        await first.still_writes()
+        assert isinstance(first.ended.result(), NotTheWriter)
+
+    async def test_an_idle_one_says_now_and_then_that_it_is_alive(self, clock: FakeClock, disk: Disk) -> None:
+        journal = await opened(disk, clock)
+        for _ in range(10):
+            await asyncio.sleep(ALIVE_S / 5)
+            await journal.still_writes()
+        assert disk.kinds() == ["controller"] * 3
+        assert folded(disk.open()).wall >= clock.wall() - ALIVE_S
+
+    @pytest.mark.parametrize(
+        ("claim", "silent_s", "claimed_before", "said"),
+        [
+            (None, 0.0, False, ""),
+            (Claim("me", "here"), 0.0, True, ""),
+            (Claim("a", "here"), 0.0, False, ""),
+            (Claim("a", "here"), 0.0, True, "a later controller of this Holdfast (a)"),
+            (Claim("a", "there"), 0.0, False, "another Holdfast (there)"),
+            (Claim("a", "there"), 0.0, True, "another Holdfast (there)"),
+            (Claim("a", "there"), DEAD_S - 1, False, "another Holdfast (there)"),
+            (Claim("a", "there"), DEAD_S + 1, False, ""),
+            (Claim("a", "here"), DEAD_S + 1, True, ""),
+        ],
+    )
+    def test_of_several_the_right_one_does(
+        self, claim: Claim | None, silent_s: float, claimed_before: bool, said: str
+    ) -> None:
+        known = Folded(DesiredState(), 9, claim, 1000.0)
+        found = writer_elsewhere(known, Claim("me", "here"), claimed_before=claimed_before, wall=1000.0 + silent_s)
+        assert found.startswith(said)
+        assert bool(found) is bool(said)
