@@ -133,7 +133,7 @@ class TestChecks:
     async def test_one_that_takes_other_inputs_is_refused(self, clock: FakeClock, stage: Stage) -> None:
         other = Signature((TensorSpec("z", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 2)),), batched=True)
         publish_version(stage.rig.registry, "digits", "v4", signature=other)
-        with pytest.raises(InvalidRequest, match="^version: digits@v4 can't answer for digits@v1: "):
+        with pytest.raises(InvalidRequest, match=r"^version: digits@v4 can't answer for digits@v1: "):
             await stage.effects.check(rollout_spec(version="v4"), "v1")
 
     async def test_a_model_without_a_served_version_has_nothing_to_roll_out_over(
