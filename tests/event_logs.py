@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from serving.clock import Clock
 from serving.rollout.event_log import Event, EventLog, open_log
+from serving.rollout.history import Claim, folded
+from serving.rollout.journal import Journal
 from serving.rollout.log_chain import ChainedLog, Query, Row
 from serving.rollout.log_sqlite import TABLES
 from tests.postgres_server import PostgresServer
@@ -115,3 +118,9 @@ class MemoryStore:
 
     def open(self) -> EventLog:
         return ChainedLog(self)
+
+
+async def opened_journal(store: MemoryStore, name: str, clock: Clock) -> Journal:
+    """The log of a store, claimed by a controller of the one Holdfast that there is here."""
+    event_log = store.open()
+    return await Journal.opened(event_log, folded(event_log), claim=Claim(name, "here"), clock=clock)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -17,10 +17,9 @@ from serving.clock import Clock
 from serving.rollout.desired import DesiredState, Entry, due, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, LogUnavailable, NotTheWriter
 from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Claim, Folded
+from serving.rollout.whole import whole
 
 log = logging.getLogger("holdfast.control")
-
-T = TypeVar("T")
 
 ALIVE_S: Final = 60.0
 """At least so often a controller writes something, though nothing happens."""
@@ -58,7 +57,7 @@ class Journal:
         """
         journal = cls(event_log, known, claim=claim, clock=clock)
         await journal._append(CONTROLLER_KIND, msgspec.json.encode(claim), cause=None, patient=False)
-        await _whole(journal._decide())
+        await whole(journal._decide())
         return journal
 
     async def hear(self, entry: Entry, *, cause: int | None = None) -> None:
@@ -66,7 +65,7 @@ class Journal:
 
         Raises ``IllegalMove``, and ``LogError`` if this journal has ended.
         """
-        await _whole(self._hear(lambda _: entry, cause=cause, patient=True))
+        await whole(self._hear(lambda _: entry, cause=cause, patient=True))
 
     async def command(self, make: Callable[[DesiredState], Entry]) -> None:
         """Record what a person wants. Raises ``IllegalMove``; ``LogError`` if it can't be written now.
@@ -75,7 +74,7 @@ class Journal:
         """
         if self.trouble and self._turn.locked():  # something waits for the log already; nobody knows how long
             raise LogUnavailable(self.trouble)
-        await _whole(self._hear(make, cause=None, patient=False))
+        await whole(self._hear(make, cause=None, patient=False))
 
     async def close(self) -> None:
         """Whoever still waits for the log is told that this journal has ended."""
@@ -198,8 +197,3 @@ def writer_elsewhere(known: Folded, claim: Claim, *, claimed_before: bool, wall:
             "every one needs a log of its own (setting event_log)"
         )
     return f"a later controller of this Holdfast ({other.controller}) writes the event log" if claimed_before else ""
-
-
-async def _whole(work: Coroutine[Any, Any, T]) -> T:
-    """Done to its end, also if whoever waits for it gives up: what is on the disk must be folded, too."""
-    return await asyncio.shield(asyncio.ensure_future(work))

@@ -22,6 +22,7 @@ from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError
 from serving.model_settings import ModelSettings, UsePriorVersion
 from serving.rollout.standing import Standing
+from serving.rollout.whole import whole
 from serving.rollout.withdrawn_file import WithdrawnFile
 from serving.rollout.world import Told
 from serving.routing.table import RoutingTable, loaded
@@ -306,7 +307,7 @@ class VersionControl:
 
     async def _change(self, change: Callable[[RoutingTable], RoutingTable], *, built: bool = True) -> Told:
         """To its end, also if whoever asked for it is cancelled: what is in the file must be what is known here."""
-        return await asyncio.shield(self._changed(change, built=built))
+        return await whole(self._changed(change, built=built))
 
     async def _changed(self, change: Callable[[RoutingTable], RoutingTable], *, built: bool) -> Told:
         """Write the changed table down, then tell the gateways. Nobody waits for those who are being told."""

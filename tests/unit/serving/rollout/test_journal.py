@@ -13,7 +13,7 @@ from serving.rollout.events import Abort, ClockTick, DeployVersion, VersionReady
 from serving.rollout.history import Claim, Folded, folded, replayed
 from serving.rollout.journal import ALIVE_S, DEAD_S, SNAPSHOT_EVERY, Journal, writer_elsewhere
 from serving.rollout.state import IllegalMove, Phase
-from tests.event_logs import MemoryStore
+from tests.event_logs import MemoryStore, opened_journal
 from tests.fakes import FakeClock, settled
 from tests.rollouts import rollout_spec, start_of
 
@@ -60,8 +60,7 @@ READY = Entry("digits-1", VersionReady(at=1002.0, effect=1))
 
 
 async def opened(disk: Disk, clock: FakeClock, name: str = "one") -> Journal:
-    event_log = disk.open()
-    return await Journal.opened(event_log, folded(event_log), claim=Claim(name, "here"), clock=clock)
+    return await opened_journal(disk, name, clock)
 
 
 def phase_of(journal: Journal) -> Phase:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models.manifest import ModelVersion
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound
 from serving.model_settings import ModelSettings
 from serving.rollout import withdrawn_file
@@ -330,6 +331,76 @@ class TestStarting:
             ("deploying", "n@v1"),
         }
         assert rig.published[-1] == before, "gateways that missed it hear of it"
+
+
+class TestForRollouts:
+    async def test_a_version_is_brought_up_beside_those_that_are_served(self, clock: FakeClock, rig: Rig) -> None:
+        await rig.control.load("m", asking_for("v1"))
+        for _ in range(2):
+            await rig.control.bring_up(ModelVersion("m", "v2"))
+            assert rig.served == "m@v1* m@v2"
+
+    async def test_one_that_was_withdrawn_is_so_no_more(self, clock: FakeClock, rig: Rig) -> None:
+        for version in ("v1", "v2"):
+            await rig.control.load("m", asking_for(version))
+        await rig.control.unload("m", withdrawing("v2"))
+        await rig.control.bring_up(ModelVersion("m", "v2"))
+        assert rig.control.table.withdrawn == {}
+
+    async def test_it_ends_out_of_the_table_first_and_again_without_harm(self, clock: FakeClock, rig: Rig) -> None:
+        for version in ("v1", "v2"):
+            await rig.control.load("m", asking_for(version))
+        rig.journal.clear()
+        for _ in range(2):
+            await rig.control.end(ModelVersion("m", "v2"), reason="replaced")
+        assert rig.journal == [("published", "m@v1*"), ("deleted", "m@v2"), ("deleted", "m@v2")]
+        assert rig.control.table.unavailable["m@v2"] == "replaced"
+
+    async def test_a_change_that_can_not_be_changes_nothing(self, clock: FakeClock, rig: Rig) -> None:
+        await rig.control.load("m", asking_for("v1"))
+        before, told = rig.control.table, len(rig.published)
+        with pytest.raises(ModelNotFound):
+            await rig.control.change(lambda table: table.with_stable("m", "v9"))
+        assert (rig.control.table, rig.file.read(), len(rig.published)) == (before, before, told)
+
+    async def test_a_change_is_made_to_its_end_though_nobody_waits_for_it(self, clock: FakeClock, rig: Rig) -> None:
+        for version in ("v1", "v2"):
+            await rig.control.load("m", asking_for(version))
+        changing = asyncio.create_task(rig.control.change(lambda table: table.with_stable("m", "v2")))
+        await asyncio.sleep(0)
+        changing.cancel()
+        await settled()
+        assert rig.served == "m@v1 m@v2*"
+        assert rig.file.read() == rig.control.table == rig.published[-1]
+
+    async def test_a_change_waits_for_no_command(self, clock: FakeClock, rig: Rig) -> None:
+        for version in ("v1", "v2"):
+            await rig.control.load("m", asking_for(version))
+        rig.deployer.gate = asyncio.Event()
+        loading = asyncio.create_task(rig.control.load("m", asking_for("v10")))
+        await settled()
+        async with asyncio.timeout(1.0):
+            await rig.control.change(lambda table: table.with_stable("m", "v2"))
+        rig.deployer.gate.set()
+        await loading
+        assert rig.served == "m@v1 m@v10 m@v2*"
+
+    async def test_it_is_known_of_a_model_when_all_its_versions_have_come_up_or_failed(
+        self, clock: FakeClock, rig: Rig
+    ) -> None:
+        rig.models = (ModelSettings(name="m", versions=("v1", "v2")),)
+        rig.restarted()
+        rig.deployer.gate = asyncio.Event()
+        rig.deployer.failures["m@v2"] = LoadFailed("no")
+        waiting = [asyncio.create_task(rig.control.started(model)) for model in ("m", "n")]
+        await settled()
+        assert [task.done() for task in waiting] == [False, False], "not even begun"
+        starting = asyncio.create_task(rig.control.start())
+        await settled()
+        assert [task.done() for task in waiting] == [False, True]
+        rig.deployer.gate.set()
+        await asyncio.gather(starting, *waiting)
+        assert rig.served == "m@v1*"
 
 
 @pytest.mark.parametrize(
