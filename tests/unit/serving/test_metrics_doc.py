@@ -17,10 +17,11 @@ PAGE = (ROOT / "docs/metrics.md").read_text()
 LIST_THE_METRICS = """
 import json, sys
 from pathlib import Path
-from serving.metrics import AdminMetrics, GatewayMetrics, ProtectionMetrics, ReplicaMetrics, ShadowMetrics, open_metrics
+from serving.metrics import *
 open_metrics(Path(sys.argv[1]))
 found = {}
-for owner in (GatewayMetrics(), ProtectionMetrics(), ShadowMetrics(), AdminMetrics(), ReplicaMetrics("digits", "v1")):
+owners = [GatewayMetrics(), ProtectionMetrics(), ShadowMetrics(), AdminMetrics(), RolloutMetrics()]
+for owner in (*owners, ReplicaMetrics("digits", "v1")):
     for metric in vars(owner).values():
         if hasattr(metric, "describe"):
             for family in metric.describe():

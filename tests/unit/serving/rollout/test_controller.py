@@ -13,6 +13,7 @@ from serving.rollout.controller import BLIND_START_S, COMMANDS, REOPEN_S, Contro
 from serving.rollout.desired import DesiredState
 from serving.rollout.event_log import EventLog, LogCorrupt, LogUnavailable
 from serving.rollout.history import Claim, folded
+from serving.rollout.looking import IDLE_S
 from serving.rollout.state import Phase
 from tests.event_logs import MemoryStore
 from tests.fakes import FakeClock
@@ -236,7 +237,7 @@ class TestWithoutTheLog:
             rig.store.after_write = lost
             with pytest.raises(RolloutsUnavailable, match="unless `holdfast rollout status` shows it later"):
                 await started(controller)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2 * IDLE_S)
             assert controller.status.state == "writing"
             assert controller.rollout("digits").weight == 5
 
@@ -262,9 +263,14 @@ class TestSeveral:
             await started(first)
             second = rig.another("two")
             await asyncio.sleep(10.0)
-            assert first.status == ("standby", "two writes the event log; this controller only looks on")
+            assert first.status == (
+                "standby",
+                "a later controller of this Holdfast (two) writes the event log; this controller only looks on",
+            )
             assert second.status == ("writing", "")
-            with pytest.raises(RolloutsUnavailable, match="state is standby: two writes"):
+            with pytest.raises(
+                RolloutsUnavailable, match=r"state is standby: a later controller of this Holdfast \(two\)"
+            ):
                 await first.command("digits", "abort", who="anna", why="")
             await second.command("digits", "abort", who="anna", why="")
             await asyncio.sleep(10.0)
