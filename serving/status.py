@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict as asdict_of
 
 from serving.cache.tiers import PredictionCache
 from serving.clock import Clock
@@ -72,7 +73,10 @@ def _canary(gateway: Gateway, model: str) -> dict[str, Any] | None:
         "fault": outcomes.fault or None,
         "stickiness": None if split is None else split.stickiness,
         "objective_s": None if split is None else split.objective_s,
-        "weights": [msgspec.to_builtins(at) for at in outcomes.weights],
+        "weights": [
+            {"weight": at.weight, "canary": asdict_of(at.canary), "stable": asdict_of(at.stable)}
+            for at in outcomes.weights
+        ],
         "bad_keys": outcomes.next_key,
         "keys_full": outcomes.keys_full,
     }

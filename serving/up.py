@@ -25,7 +25,7 @@ from serving.cluster import StartError, check_ports, check_token, lock_state, se
 from serving.deployments.folders import socket_dir
 from serving.ingress.keeper import HaproxyFiles, end_leftover
 from serving.model_settings import ModelSettings
-from serving.rollout.versions import initial_models
+from serving.rollout.versions import by_rollout, initial_models
 from serving.settings import Settings
 
 START_TIMEOUT_S = 180.0
@@ -147,7 +147,7 @@ def _await_first_answer(
     """Wait for the first model and show a real prediction of it; False if told to stop before."""
     until = time.monotonic() + START_TIMEOUT_S
     while not stopped.wait(POLL_S):
-        for name in wanted:
+        for name in dict.fromkeys((*wanted, *_ready(settings))):  # a rollout may have left others
             if (answer := _predict(settings, name)) is not None:
                 progress(f"first answer, from {name}: {answer}")
                 return True
@@ -183,7 +183,7 @@ def _raise_if_all_failed(settings: Settings, wanted: list[ModelVersion]) -> None
     reasons = {
         ModelVersion(entry["name"], entry["version"]): entry["reason"]
         for entry in _index(settings)
-        if entry["state"] != "READY" and entry["reason"] not in _NOT_YET
+        if entry["state"] != "READY" and entry["reason"] not in _NOT_YET and not by_rollout(entry["reason"])
     }
     if all(name in reasons for name in wanted):
         raise StartError("; ".join(f"{name}: {reasons[name]}" for name in wanted))
@@ -217,6 +217,10 @@ def _predict(settings: Settings, name: ModelVersion) -> str | None:
 def _short(data: list[Any]) -> str:
     shown = ", ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in data[:4])
     return f"[{shown}, ...]" if len(data) > 4 else f"[{shown}]"
+
+
+def _ready(settings: Settings) -> list[ModelVersion]:
+    return [ModelVersion(entry["name"], entry["version"]) for entry in _index(settings) if entry["state"] == "READY"]
 
 
 def _index(settings: Settings) -> list[Any]:

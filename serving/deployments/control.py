@@ -6,6 +6,7 @@ Not here: what it decides (``serving.rollout``), how gateways ask it (``serving.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import socket
@@ -101,7 +102,8 @@ class ControlReplica:
 
     # Versions
     async def load(self, model: str, body: bytes) -> tuple[str, str] | None:
-        return await refusal(self._unheld(model, self._versions.load, body))
+        load = functools.partial(self._versions.load, rolled_back=self._controller.desired.rolled_back)
+        return await refusal(self._unheld(model, load, body))
 
     async def unload(self, model: str, body: bytes) -> tuple[str, str] | None:
         return await refusal(self._unheld(model, self._versions.unload, body))

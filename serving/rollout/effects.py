@@ -23,7 +23,7 @@ from serving.rollout.events import RollBackNow
 from serving.rollout.spec import RolloutSpec
 from serving.rollout.standing import arranged, standing, standings
 from serving.rollout.state import Phase, RolloutState
-from serving.rollout.versions import VersionControl, rolled_back_because
+from serving.rollout.versions import VersionControl, replaced_because, rolled_back_because
 from serving.rollout.world import Look, Told
 from serving.routing.collected import Asked, Collected, asked_to_json, collected_from_json
 from serving.routing.table import RoutingTable
@@ -140,7 +140,9 @@ class Effects:
         state = look()
         name = ModelVersion(state.spec.model, version)
         if state.phase is Phase.ROLLED_BACK or not self._versions.called_for(name):
-            await self._versions.end(name, reason=f"{state.rollout} has ended it")
+            replaced = state.phase is Phase.SUCCEEDED
+            reason = replaced_because(state.spec.version) if replaced else f"ended with {state.rollout}"
+            await self._versions.end(name, reason=reason)
         self._versions.stands(name.model, standing(state)._replace(settled=True))
 
     async def collect(self, asked: Asked) -> tuple[int, Sequence[Collected]]:

