@@ -351,7 +351,7 @@ def natural_key(version: str) -> list[tuple[int, str]]:
 
 
 def rolled_back_because(reason: str) -> str:
-    return f"rolled back: {reason}"
+    return reason if reason.startswith("rolled back") else f"rolled back: {reason}"  # a person's reason says so itself
 
 
 def _without(table: RoutingTable, *, name: ModelVersion, reason: str, withdraw: bool = False) -> RoutingTable:
