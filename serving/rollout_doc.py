@@ -169,17 +169,19 @@ person decides, unless the version never became ready):
 
 - **relative**: more of the bad first attempts are its own than its weight explains, at `alpha`. An outage that hits
   both versions alike says nothing.
-- **burn_rate**: it uses up the error budget too fast, and the stable version doesn't.
+- **burn_rate**: it uses up the error budget too fast, and the stable version doesn't. At 100 % and in the bake the
+  stable version has no requests of its own any more, so there an outage of everything takes the canary back, too.
 - **validity**: its answers break its signature more often than `invalidMax`.
-- **agreement**: mirrored answers agree less often than `shadow.agreement`.
+- **agreement**: mirrored answers agree less often than `shadow.agreement`. Each counts, so a client that sends the same
+  input again and again, as a probe does, weighs as much as many.
 - **ready**, **version**: it wasn't ready by the deadline, failed its golden test, or crashes again and again.
 
 Figures that are missing never take it back: after `metricsTimeout` the rollout pauses. It pauses, too, if it doesn't
 come to `minAttempts` by `progressDeadline`. A resume after a pause for a breach forgives: evidence starts from nothing.
 Time in which no controller watched counts for 30 s at most.
 
-A version that was rolled back is marked so, and gets no requests until a person starts a rollout of it again. One that
-a person aborted isn't marked.
+A version that was rolled back is marked so, and gets no requests until a person starts a rollout of it again, or loads
+it by hand; that lasts until Holdfast starts anew. One that a person aborted isn't marked.
 
 ## Phases
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from models.errors import ModelError
 from models.golden import read_examples
 from models.manifest import ModelVersion
@@ -25,7 +27,9 @@ from serving.cluster import StartError, check_ports, check_token, lock_state, se
 from serving.deployments.folders import socket_dir
 from serving.ingress.keeper import HaproxyFiles, end_leftover
 from serving.model_settings import ModelSettings
-from serving.rollout.versions import by_rollout, initial_models
+from serving.rollout.report import Overview
+from serving.rollout.state import Phase
+from serving.rollout.versions import initial_models
 from serving.settings import Settings
 
 START_TIMEOUT_S = 180.0
@@ -147,13 +151,14 @@ def _await_first_answer(
     """Wait for the first model and show a real prediction of it; False if told to stop before."""
     until = time.monotonic() + START_TIMEOUT_S
     while not stopped.wait(POLL_S):
-        for name in dict.fromkeys((*wanted, *_ready(settings))):  # a rollout may have left others
+        expected = _expected(settings, wanted)
+        for name in expected:
             if (answer := _predict(settings, name)) is not None:
                 progress(f"first answer, from {name}: {answer}")
                 return True
         if (reason := failure()) is not None:
             raise StartError(f"Ray Serve can't start the gateway: {reason}")
-        _raise_if_all_failed(settings, wanted)
+        _raise_if_all_failed(settings, expected)
         if time.monotonic() > until:
             raise StartError(f"no model answered within {START_TIMEOUT_S:g} s; Ray's logs say more")
     return False
@@ -161,19 +166,50 @@ def _await_first_answer(
 
 def _await_others(settings: Settings, wanted: list[ModelVersion], progress: Progress, stopped: threading.Event) -> None:
     """Tell of every version once it is ready, or why it isn't."""
-    missing = set(wanted)
+    told: set[ModelVersion] = set()
     until = time.monotonic() + START_TIMEOUT_S
-    while missing and not stopped.wait(POLL_S) and time.monotonic() < until:
+    while not stopped.wait(POLL_S) and time.monotonic() < until:
+        missing = set(_expected(settings, wanted)) - told
+        if not missing:
+            break
         for entry in _index(settings):
             name = ModelVersion(entry["name"], entry["version"])
             if name in missing and entry["state"] == "READY":
-                missing.discard(name)
+                told.add(name)
                 progress(f"{name} is ready")
             elif name in missing and entry["reason"] not in _NOT_YET:
-                missing.discard(name)
+                told.add(name)
                 progress(f"{name} is NOT served: {entry['reason']}")
     base = f"http://{settings.http.host}:{settings.http.port}"
     progress(f"serving at {base}; models: {base}/v2/models; metrics: {base}/metrics")
+
+
+def _expected(settings: Settings, wanted: list[ModelVersion]) -> list[ModelVersion]:
+    """What is to come up, as far as can be told by now: nobody answers for rollouts before a gateway is there."""
+    try:
+        overview = msgspec.convert(_ask(settings, "GET", "/v2/holdfast/rollouts"), Overview)
+    except ValueError:
+        return wanted
+    return after_rollouts(settings, wanted, overview)
+
+
+def after_rollouts(settings: Settings, wanted: list[ModelVersion], overview: Overview) -> list[ModelVersion]:
+    """What is wanted, as rollouts have left it: the version that a model has now, not the one that it has replaced.
+
+    One that was rolled back stays in the list, though it doesn't come up: the index says why, and so people are told.
+    """
+    expected = dict.fromkeys(wanted)
+    for one in overview.rollouts:
+        stable, other = (one.version, one.prior) if one.phase == Phase.SUCCEEDED.value else (one.prior, one.version)
+        model = settings.model(one.model)
+        named = None if model is None else model.stable_version
+        if one.model not in {name.model for name in wanted} or (one.settled and named not in (None, stable, other)):
+            continue  # it isn't served, or by a version that the rollout knew nothing of
+        replaced = ModelVersion(one.model, other)
+        if str(replaced) not in overview.rolled_back and named in (None, other):
+            expected.pop(replaced, None)
+        expected[ModelVersion(one.model, stable)] = None
+    return list(expected)
 
 
 _NOT_YET = ("not loaded", "no replica can take work now")
@@ -183,7 +219,7 @@ def _raise_if_all_failed(settings: Settings, wanted: list[ModelVersion]) -> None
     reasons = {
         ModelVersion(entry["name"], entry["version"]): entry["reason"]
         for entry in _index(settings)
-        if entry["state"] != "READY" and entry["reason"] not in _NOT_YET and not by_rollout(entry["reason"])
+        if entry["state"] != "READY" and entry["reason"] not in _NOT_YET
     }
     if all(name in reasons for name in wanted):
         raise StartError("; ".join(f"{name}: {reasons[name]}" for name in wanted))
@@ -217,10 +253,6 @@ def _predict(settings: Settings, name: ModelVersion) -> str | None:
 def _short(data: list[Any]) -> str:
     shown = ", ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in data[:4])
     return f"[{shown}, ...]" if len(data) > 4 else f"[{shown}]"
-
-
-def _ready(settings: Settings) -> list[ModelVersion]:
-    return [ModelVersion(entry["name"], entry["version"]) for entry in _index(settings) if entry["state"] == "READY"]
 
 
 def _index(settings: Settings) -> list[Any]:

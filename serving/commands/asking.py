@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -78,7 +79,10 @@ class Holdfast:
                 f"nobody answers as Holdfast at {where}: {str(error) or type(error).__name__}"
             ) from None
         if status >= 400:
-            raise Refused(status, _reason(status, answer))
+            reason = _reason(status, answer)
+            if status == HTTPStatus.UNAUTHORIZED and "authorization" not in headers:
+                reason += "; --token-file names a file with the token, or admin_token_file in the settings (-c)"
+            raise Refused(status, reason)
         return answer
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -157,7 +158,12 @@ def _history(args: argparse.Namespace) -> int:
     found = _pages(_holdfast(args), args.model, args.after)
     if args.json:
         return _write_json(msgspec.json.encode(History(tuple(found), None)))
-    return _write_lines(history_lines(found, whole=args.all, zone=None))
+    lines = history_lines(found, whole=args.all, zone=None)
+    first = next(lines, None)
+    if first is None:
+        since = f" after event {args.after}" if args.after else ""
+        return _write(f"nothing has happened to rollouts of '{clean(args.model)}'{since}")
+    return _write_lines(chain((first,), lines))
 
 
 def _lint(args: argparse.Namespace) -> int:

@@ -46,7 +46,7 @@ def apply(state: RolloutState, event: Event) -> RolloutState:
     kind = type(event)
     targets = TABLE[state.phase].get(kind)
     if targets is None:
-        possible = ", ".join(allowed(state)).lower() or "nothing"
+        possible = ", ".join(allowed(state)).lower() or _instead(state)
         raise IllegalMove(
             f"{state.rollout} is {state.phase.value} ({state.reason}): no {kind.__name__} now. "
             f"What a person can do: {possible}"
@@ -61,6 +61,13 @@ def apply(state: RolloutState, event: Event) -> RolloutState:
             f"{state.rollout}: {kind.__name__} doesn't lead from {state.phase.value} to {after.phase.value}"
         )
     return after if after.phase in OVER or after.phase is Phase.ROLLING_BACK else _assessed(after)
+
+
+def _instead(state: RolloutState) -> str:
+    """What a person can do about a rollout that takes no commands."""
+    if state.phase not in OVER:
+        return "wait until it is taken back"
+    return f"start a rollout, of {state.prior if state.phase is Phase.SUCCEEDED else state.spec.version}, for example"
 
 
 def _later(state: RolloutState, at: float) -> RolloutState:
@@ -108,7 +115,9 @@ def _forgiven(state: RolloutState) -> RolloutState:
     if state.pause_cause == "breach":
         return replace(_afresh(state), evidence=no_evidence(state.spec), failure="")
     if state.pause_cause in ("metrics", "evidence"):
-        return replace(state, here_s=0.0, weight_s=0.0, evidence=replace(state.evidence, gap_s=0.0))
+        excused = state.excused or (state.pause_cause == "evidence" and state.paused_in is Phase.BAKING)
+        evidence = replace(state.evidence, gap_s=0.0)
+        return replace(state, here_s=0.0, weight_s=0.0, evidence=evidence, excused=excused)
     return state
 
 

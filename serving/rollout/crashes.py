@@ -1,7 +1,8 @@
 """Whether a version's replicas die again and again, as far as that can be told from who lives. Pure.
 
 A replica that ends alone says little: autoscaling ends some, and Serve replaces one that has died. Only one that was
-replaced counts as a crash. Not here: who lives (Ray Serve tells the routers, ``serving.channel.watchers``).
+replaced, and soon, counts as a crash: one that comes later comes because there is more to do. Not here: who lives (Ray
+Serve tells the routers, ``serving.channel.watchers``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Crashes:
 
     def __init__(self) -> None:
         self._alive: frozenset[str] | None = None
-        self._lost = 0
+        self._lost: deque[float] = deque()
+        """When those were lost that nothing has replaced yet."""
         self._replaced: deque[float] = deque(maxlen=CRASHES)
         self._none_since: float | None = None
 
@@ -32,9 +34,12 @@ class Crashes:
         if self._alive is None:
             self._alive = alive or None
             return
-        self._lost += len(self._alive - alive)
-        replacing = min(len(alive - self._alive), self._lost)
-        self._lost -= replacing
+        while self._lost and now - self._lost[0] > WITHIN_S:
+            self._lost.popleft()
+        self._lost.extend([now] * len(self._alive - alive))
+        replacing = min(len(alive - self._alive), len(self._lost))
+        for _ in range(replacing):
+            self._lost.popleft()
         self._replaced.extend([now] * replacing)
         if alive:
             self._none_since = None

@@ -36,11 +36,11 @@ def decide(state: RolloutState) -> Decisions:
 def waiting_for(state: RolloutState) -> str:
     """What the canary still needs before it gets more, in a few words for people; nothing if it needs no more."""
     analysis, here = state.spec.analysis, state.evidence.here
-    if here.attempts < analysis.min_attempts:
+    if here.attempts < analysis.min_attempts and not state.excused:
         return f"{analysis.min_attempts - here.attempts} more first attempts at {state.weight} %"
     if state.evidence.reporting is None or not state.evidence.complete:
         return "all gateways to report"
-    needed = ("burn_rate", "agreement")
+    needed = () if state.excused else ("burn_rate", "agreement")
     doubts = [one for one in state.findings if one.kind == "error" or (one.what in needed and one.kind != "good")]
     return doubts[0].why if doubts else ""
 

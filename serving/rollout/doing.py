@@ -64,8 +64,12 @@ class Doer:
         """Begin what is undone and not begun. To be called whenever something may have been decided."""
         for rollout, effect in undone(self._journal.desired):
             doing = self._doing.get(rollout)
-            if doing is None or doing.effect < effect.id:
+            if doing is None or doing.effect < effect.id or self._forgiven(rollout, doing):
                 self._do(rollout, effect.id, self._carry_out(rollout, effect))
+
+    def _forgiven(self, rollout: str, doing: _Doing) -> bool:
+        """Whether what couldn't be done is to be tried again: a person has resumed in spite of the failure."""
+        return doing.task.done() and not self._state(rollout).failure
 
     def stop(self) -> None:
         for doing in self._doing.values():

@@ -158,6 +158,9 @@ class Effects:
     def breakdown(self, spec: RolloutSpec) -> str:
         name = ModelVersion(spec.model, spec.version)
         if name not in self._watched:
+            route = self._versions.table.models.get(spec.model)
+            if route is None or spec.version not in route.versions:
+                return ""  # it comes up, as after a start of Holdfast: Serve doesn't know it yet
             crashes = Crashes()
             self._watched[name] = Watched(
                 crashes, self._watch(name, lambda replicas: crashes.seen(replicas, self._clock.monotonic()))

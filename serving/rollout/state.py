@@ -148,7 +148,7 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ``at`` is the latest wall clock seen, ``since`` when the phase or weight began on it. Durations don't come from
     these: ``here_s`` is the time since the step or phase began, ``weight_s`` since the weight is in force, both
     without pauses, and ``observed_s`` what of the bake all gateways have reported on. ``cursor`` says how far the
-    counts of gateways have been observed.
+    counts of gateways have been observed. ``excused`` says that a person let the bake go on without ``minAttempts``.
     """
 
     rollout: str
@@ -172,6 +172,7 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     open: Effect | None = None
     paused_in: Phase | None = None
     pause_cause: Literal["", "person", "step", "breach", "metrics", "evidence"] = ""
+    excused: bool = False
     ending: Literal["RolledBack", "Aborted"] = "RolledBack"
     findings: tuple[Finding, ...] = ()
     cursor: tuple[GatewayCursor, ...] = ()

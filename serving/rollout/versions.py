@@ -54,8 +54,6 @@ class Publish(Protocol):
     async def __call__(self, table: RoutingTable, *, built: bool) -> Told: ...
 
 
-_ROLLED_BACK: Final = "rolled back: "
-_REPLACED: Final = "replaced by "
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 UNLOADED: Final = "unloaded on request"
 """Why a version isn't served that a person took away: nothing but a person brings it back."""
@@ -366,16 +364,11 @@ def natural_key(version: str) -> list[tuple[int, str]]:
 
 
 def rolled_back_because(reason: str) -> str:
-    return f"{_ROLLED_BACK}{reason}"
+    return reason if reason.startswith("rolled back") else f"rolled back: {reason}"  # a person's reason says so itself
 
 
 def replaced_because(version: str) -> str:
-    return f"{_REPLACED}{version}"
-
-
-def by_rollout(reason: str) -> bool:
-    """Whether a version isn't served because a rollout has come to that, and not because it can't be."""
-    return reason.startswith((_ROLLED_BACK, _REPLACED))
+    return f"replaced by {version}"
 
 
 def _without(table: RoutingTable, *, name: ModelVersion, reason: str, withdraw: bool = False) -> RoutingTable:

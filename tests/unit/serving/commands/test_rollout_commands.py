@@ -274,6 +274,18 @@ def test_a_reader_that_has_enough_is_no_error_to_talk_about(server: AdminServer,
     assert result.stdout.count(b"\n") == 1
 
 
+def test_who_has_no_token_is_told_how_to_give_one(
+    server: AdminServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    always(server, 401, {"error": "it needs a token"})
+    assert run(server, tmp_path, "pause", "digits") == 1
+    assert "it needs a token; --token-file names" in capsys.readouterr().err
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef")
+    assert run(server, tmp_path, "pause", "digits", "--token-file", str(token)) == 1
+    assert capsys.readouterr().err == "holdfast rollout pause: it needs a token\n"
+
+
 # history
 
 EVENTS: tuple[HistoryEvent, ...] = (
@@ -310,6 +322,15 @@ def test_a_history_can_begin_later_and_be_json(
     assert [event["seq"] for event in document["events"]] == [5, 9]
     assert document["events"][0]["event"]["event"] == "Wait"
     assert document["next"] is None
+
+
+@pytest.mark.parametrize(("after", "since"), [((), ""), (("--after", "7"), " after event 7")])
+def test_a_history_without_events_says_so(
+    server: AdminServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], after: tuple[str, ...], since: str
+) -> None:
+    always(server, 200, History((), None))
+    assert run(server, tmp_path, "history", "digits", *after) == 0
+    assert capsys.readouterr().out == f"nothing has happened to rollouts of 'digits'{since}\n"
 
 
 def test_an_answer_that_leads_back_does_not_go_on_for_ever(

@@ -50,6 +50,15 @@ def test_scaling_down_and_up_is_no_crash() -> None:
     assert crashes.breakdown(3.0) == ""
 
 
+def test_what_comes_long_after_others_have_ended_replaces_none_of_them() -> None:
+    """Autoscaling has ended some in the night, and in the morning it brings up as many."""
+    crashes = Crashes()
+    crashes.seen(["a", "b", "c", "d"], 0.0)
+    crashes.seen(["a"], 1.0)
+    crashes.seen(["a", "e", "f", "g"], 2.0 + WITHIN_S)
+    assert crashes.breakdown(2.0 + WITHIN_S) == ""
+
+
 def test_growing_is_no_crash() -> None:
     crashes = Crashes()
     for count in range(1, 10):

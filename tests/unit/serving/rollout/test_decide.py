@@ -346,3 +346,22 @@ def test_deciding_changes_nothing_and_the_same_state_gives_the_same_decision() -
     state = run.state
     assert decide(state) == decide(state)
     assert run.state is state
+
+
+def test_a_model_that_is_hardly_asked_can_be_baked_to_the_end_by_a_person() -> None:
+    """It pauses for want of attempts; who resumes it then lets it go on without them."""
+    run = baking()
+    run.windows(60.0 * 60, canary=0)
+    assert run.in_phase(Phase.PAUSED)
+    assert run.state.pause_cause == "evidence"
+    decisions = run.hear(Resume(at=run.at, who="anna"))
+    decisions += run.window(canary=0)
+    assert the(decisions, Finish).outcome == "Succeeded"
+
+
+def test_a_resume_at_a_step_excuses_nothing() -> None:
+    run = at_first_weight()
+    run.windows(60.0 * 60, canary=0)
+    assert run.state.pause_cause == "evidence"
+    run.hear(Resume(at=run.at, who="anna"))
+    assert not run.state.excused

@@ -11,7 +11,7 @@ import pytest
 from serving.errors import LoadFailed
 from serving.rollout.desired import Entry
 from serving.rollout.doing import Doer
-from serving.rollout.events import Abort, Event, Promote, Rollback
+from serving.rollout.events import Abort, Event, Promote, Resume, Rollback
 from serving.rollout.journal import Journal
 from serving.rollout.spec import RolloutSpec
 from serving.rollout.state import Phase, RolloutState
@@ -167,6 +167,18 @@ async def test_a_weight_that_can_not_be_published_for_want_of_the_canary_takes_i
         await rig.start()
         assert rig.state.phase is Phase.ROLLED_BACK
         assert "v2 isn't served any more" in rig.state.reason
+
+
+async def test_a_weight_that_a_person_wants_in_spite_of_that_is_published_after_the_resume(clock: FakeClock) -> None:
+    async with rigged(clock) as rig:
+        rig.world.failures["arrange"] = [LoadFailed("v2 isn't served any more")]
+        await rig.start(rollout_spec(onBreach="pause"))
+        for _ in range(3):
+            rig.doer.carry_out()
+            await settled(20)
+        assert (rig.state.phase, rig.world.done) == (Phase.PAUSED, ["deploy v2", "v1 5"])
+        await rig.say(Resume(at=clock.wall(), who="anna"))
+        assert (rig.state.phase, rig.state.weight) == (Phase.PROGRESSING, 5)
 
 
 class TestAfterARestart:

@@ -209,7 +209,7 @@ class TestTheWayBack:
         for _ in range(2):
             await stage.effects.arrange(lambda: back.state)
             assert stage.rig.served == "digits@v1*"
-            assert stage.table.withdrawn == {stage.digest("v2"): "rolled back: rolled back by anna: it lies"}
+            assert stage.table.withdrawn == {stage.digest("v2"): "rolled back by anna: it lies"}
             assert stage.rig.deployer.running == {"digits@v1", "digits@v2"}, "no gateway may still ask it"
         for _ in range(2):
             await stage.effects.remove(lambda: ended(bad=10).state, "v2")
@@ -439,7 +439,9 @@ class TestLooking:
     async def test_replicas_that_die_again_and_again_are_told_of_until_they_are_forgotten(
         self, clock: FakeClock, stage: Stage
     ) -> None:
-        spec = rollout_spec()
+        run = at_first_weight()
+        spec = run.state.spec
+        await stage.canary(run)
         assert stage.effects.breakdown(spec) == ""
         for number in range(4):
             clock.advance(1.0)
@@ -449,6 +451,13 @@ class TestLooking:
         stage.effects.forget(spec)
         assert stage.tell == {}
         assert stage.effects.breakdown(spec) == ""
+
+    async def test_a_canary_that_is_still_to_come_up_after_a_start_is_not_watched(
+        self, clock: FakeClock, stage: Stage
+    ) -> None:
+        """Serve doesn't know it yet, and asking for it would keep every rollout from being looked at."""
+        assert stage.effects.breakdown(rollout_spec()) == ""
+        assert stage.tell == {}
 
 
 async def test_a_load_that_is_cancelled_leaves_the_file_and_the_memory_the_same(clock: FakeClock, stage: Stage) -> None:

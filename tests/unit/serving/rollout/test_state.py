@@ -112,6 +112,20 @@ def test_a_refusal_says_what_a_person_can_do_instead() -> None:
         run.hear(Resume(at=run.at, who="anna"))
 
 
+@pytest.mark.parametrize(
+    ("phase", "instead"),
+    [
+        (Phase.SUCCEEDED, "start a rollout, of v1,"),
+        (Phase.ROLLED_BACK, "start a rollout, of v2,"),
+        (Phase.ABORTED, "start a rollout, of v2,"),
+        (Phase.ROLLING_BACK, "wait until it is taken back"),
+    ],
+)
+def test_where_no_command_is_taken_the_refusal_says_what_to_do_all_the_same(phase: Phase, instead: str) -> None:
+    with pytest.raises(IllegalMove, match=f"What a person can do: {instead}"):
+        apply(in_phase(phase), Pause(at=1.0, who="anna"))
+
+
 def test_what_a_person_may_do_is_read_from_the_table() -> None:
     assert allowed(in_phase(Phase.PAUSED)) == ["Resume", "Promote", "Abort", "Rollback"]
     assert allowed(in_phase(Phase.SUCCEEDED)) == []

@@ -1,0 +1,58 @@
+"""What a start waits for: the versions that rollouts have left, and not those that they have replaced."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.manifest import ModelVersion
+from serving.model_settings import ModelSettings
+from serving.rollout.desired import DesiredState
+from serving.rollout.report import ControllerReport, overview
+from serving.rollout.state import RolloutState
+from serving.settings import Settings
+from serving.up import after_rollouts
+from tests.rollouts import at_first_weight, baking, settled, shut_out
+
+V1, V2, V3 = (ModelVersion("digits", version) for version in ("v1", "v2", "v3"))
+OTHER = ModelVersion("other", "v1")
+
+
+def expected(
+    state: RolloutState, *versions: str, stable: str | None = None, marked: tuple[str, ...] = ()
+) -> list[ModelVersion]:
+    """Of a model with these ``versions`` in the settings, in none if there are none."""
+    models = (ModelSettings(name="digits", versions=versions, stable=stable),) if versions else ()
+    wanted = [OTHER, *(ModelVersion("digits", version) for version in versions or ("v2",))]
+    desired = DesiredState(rollouts={"digits": state}, rolled_back=dict.fromkeys(marked, "bad"))
+    return after_rollouts(Settings(models=models), wanted, overview(desired, ControllerReport("writing")))
+
+
+def test_the_version_that_has_won_is_waited_for_and_not_the_one_it_has_replaced() -> None:
+    assert expected(settled().state, "v1") == [OTHER, V2]
+
+
+def test_one_that_the_settings_want_beside_it_is_waited_for_as_well() -> None:
+    assert expected(settled().state, "v1", "v2", stable="v2") == [OTHER, V1, V2]
+
+
+def test_the_version_that_was_taken_back_gives_way_and_people_are_told_of_it() -> None:
+    assert expected(shut_out().state, "v2", marked=("digits@v2",)) == [OTHER, V2, V1]
+
+
+def test_without_settings_for_models_the_prior_version_counts_until_the_canary_has_won() -> None:
+    assert expected(settled().state) == [OTHER, V2]
+    assert expected(at_first_weight().state) == [OTHER, V1]
+
+
+@pytest.mark.parametrize("state", [at_first_weight().state, baking().state])
+def test_while_a_rollout_goes_on_the_prior_version_answers(state: RolloutState) -> None:
+    assert expected(state, "v1") == [OTHER, V1]
+
+
+def test_a_stable_version_that_the_rollout_knew_nothing_of_counts_for_more() -> None:
+    assert expected(settled().state, "v3") == [OTHER, V3]
+
+
+def test_a_model_that_is_not_wanted_is_not_waited_for() -> None:
+    desired = DesiredState(rollouts={"digits": settled().state})
+    assert after_rollouts(Settings(), [OTHER], overview(desired, ControllerReport("writing"))) == [OTHER]
