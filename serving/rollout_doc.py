@@ -96,6 +96,7 @@ EXAMPLE_REPORT: Final = RolloutReport(
     here_s=37.0,
     history=(Passage(Phase.PROGRESSING, 1, 5, _BEGAN + 12, _BEGAN + 97, 400, 2, "25 % is being published"),),
     rollback_took_s=None,
+    rolled_back_before="",
 )
 EXAMPLE_SCREEN: Final = "".join(f"{line}\n" for line in render(EXAMPLE_REPORT, 80, color=False, zone=UTC))
 
@@ -178,6 +179,7 @@ person decides, unless the version never became ready):
 
 Figures that are missing never take it back: after `metricsTimeout` the rollout pauses. It pauses, too, if it doesn't
 come to `minAttempts` by `progressDeadline`. A resume after a pause for a breach forgives: evidence starts from nothing.
+A bake that pauses because too few requests came goes on without them when a person resumes it.
 Time in which no controller watched counts for 30 s at most.
 
 A version that was rolled back is marked so, and gets no requests until a person starts a rollout of it again, or loads

@@ -6,10 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from models.registry import Registry
 from tests.fakes import FakeClock, run
+
+hypothesis.settings.register_profile("holdfast", deadline=None)  # a busy machine is no reason to fail
+hypothesis.settings.load_profile("holdfast")
 
 ZOO_SOURCES = ("models/zoo/*.py", "models/manifest.py", "models/publishing.py", "models/golden.py")
 

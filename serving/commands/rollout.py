@@ -120,9 +120,11 @@ def _start(args: argparse.Namespace) -> int:
     if args.json:
         return _write_json(answer)
     report = decoded(answer, RolloutReport)
+    again = f"\n{clean(report.version)} was rolled back before: {clean(report.rolled_back_before)}"
     return _write(
         f"{clean(report.rollout)} is started: {clean(report.model)} {clean(report.prior)} → {clean(report.version)}; "
         f"`holdfast rollout watch {clean(report.model)}` shows how it goes"
+        + (again if report.rolled_back_before else "")
     )
 
 

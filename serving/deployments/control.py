@@ -22,7 +22,7 @@ from models.registry import Registry
 from serving.clock import SystemClock
 from serving.deployments.common import GATEWAY_DEPLOYMENT
 from serving.deployments.deployer import ServeDeployer
-from serving.deployments.folders import metrics_dir, table_path, withdrawn_path
+from serving.deployments.folders import metrics_dir, system_id, table_path, withdrawn_path
 from serving.deployments.link import ServeLink, asked_all
 from serving.deployments.process import every, set_up_logging
 from serving.deployments.remote_control import refusal
@@ -90,7 +90,7 @@ class ControlReplica:
             open_log=lambda: open_log(settings.event_log_place),
             claim=Claim(
                 controller=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
-                system=f"{socket.gethostname()}:{settings.state_dir}",
+                system=f"{settings.state_dir} ({system_id(settings)[:8]})",
             ),
             clock=clock,
         )

@@ -5,9 +5,12 @@ Not here: Ray, because ``serving.up`` needs this before Ray starts.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+import uuid
 from pathlib import Path
 
+from serving.routing.table_file import write_whole
 from serving.settings import Settings
 
 
@@ -28,3 +31,14 @@ def socket_dir(settings: Settings, run_dir: str) -> Path:
     """The sockets of one run; under the temporary folder, because their paths must be short."""
     base = settings.channel.socket_dir or tempfile.gettempdir()
     return Path(base) / f"holdfast-{Path(run_dir).name}"
+
+
+def system_id(settings: Settings) -> str:
+    """What tells this Holdfast from others that might use the same event log: it lies in the state folder."""
+    path = Path(settings.state_dir) / "system-id"
+    with contextlib.suppress(FileNotFoundError):
+        if found := path.read_text(encoding="ascii").strip():
+            return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, f"{uuid.uuid4().hex}\n".encode())
+    return system_id(settings)

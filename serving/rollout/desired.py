@@ -128,8 +128,9 @@ def _started(desired: DesiredState, rollout: str, start: Start) -> DesiredState:
     if reason := refusal(desired, start):
         raise StartRefused(reason)
     model, version = start.spec.model, str(start.spec)
+    state = replace(begun(start), rolled_back_before=desired.rolled_back.get(version, ""))
     return DesiredState(
-        rollouts={**desired.rollouts, model: begun(start)},
+        rollouts={**desired.rollouts, model: state},
         counts={**desired.counts, model: desired.counts.get(model, 0) + 1},
         rolled_back={name: reason for name, reason in desired.rolled_back.items() if name != version},
     )

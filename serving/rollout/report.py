@@ -94,6 +94,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     here_s: float
     history: tuple[Passage, ...]
     rollback_took_s: float | None
+    rolled_back_before: str
 
 
 class ControllerReport(msgspec.Struct, frozen=True):
@@ -149,6 +150,7 @@ def report(state: RolloutState) -> RolloutReport:
         here_s=state.here_s,
         history=state.history,
         rollback_took_s=_rollback_took_s(state),
+        rolled_back_before=state.rolled_back_before,
     )
 
 

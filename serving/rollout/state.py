@@ -148,7 +148,8 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ``at`` is the latest wall clock seen, ``since`` when the phase or weight began on it. Durations don't come from
     these: ``here_s`` is the time since the step or phase began, ``weight_s`` since the weight is in force, both
     without pauses, and ``observed_s`` what of the bake all gateways have reported on. ``cursor`` says how far the
-    counts of gateways have been observed. ``excused`` says that a person let the bake go on without ``minAttempts``.
+    counts of gateways have been observed. ``excused`` says that a person let the bake go on without ``minAttempts``,
+    ``rolled_back_before`` why an earlier rollout took this version back.
     """
 
     rollout: str
@@ -173,6 +174,7 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     paused_in: Phase | None = None
     pause_cause: Literal["", "person", "step", "breach", "metrics", "evidence"] = ""
     excused: bool = False
+    rolled_back_before: str = ""
     ending: Literal["RolledBack", "Aborted"] = "RolledBack"
     findings: tuple[Finding, ...] = ()
     cursor: tuple[GatewayCursor, ...] = ()

@@ -39,7 +39,7 @@ def test_it_has_the_keys_of_the_contract_and_no_others() -> None:
     assert set(told) == {
         *("rollout", "model", "version", "prior", "phase", "reason", "over", "settled", "started_by", "started_at"),
         *("since", "at", "step", "steps", "weight", "open", "waiting_for", "can", "findings", "evidence"),
-        *("budget_left", "bake", "here_s", "history", "rollback_took_s"),
+        *("budget_left", "bake", "here_s", "history", "rollback_took_s", "rolled_back_before"),
     }
     assert set(told["evidence"]) == {"e_value", "threshold", "canary", "stable", "here", "compared", "agreed"}
     assert set(told["evidence"]["here"]) == {"attempts", "bad", "slow", "invalid", "repeated"}
