@@ -118,10 +118,14 @@ def thinned(series: Series, *, at_most: int) -> list[tuple[float, float]]:
 
 
 def stretches(series: Series, until: float) -> list[tuple[float, float, float]]:
-    """From, to and the value, for each time in which it stayed the same; unknown times are left out."""
+    """From, to and the value, for each time in which it stayed the same; unknown times are left out.
+
+    The last value is believed for as long as there was between the last two looks.
+    """
+    gap = series.times[-1] - series.times[-2] if len(series.times) > 1 else until
     found: list[tuple[float, float, float]] = []
     for number, (start, value) in enumerate(zip(series.times, series.values, strict=True)):
-        end = series.times[number + 1] if number + 1 < len(series.times) else max(until, start)
+        end = series.times[number + 1] if number + 1 < len(series.times) else max(start, min(until, start + gap))
         if math.isnan(value):
             continue
         if found and found[-1][2] == value and found[-1][1] == start:

@@ -14,6 +14,8 @@ from loadtests.report.record import Fault
 
 LANES_MAX = 8
 _LANE, _BAR = 30.0, 8.0
+_BOLD = 1.15
+"""How much wider the letters of these labels are."""
 _MANY = 40
 """More moments than these are drawn fainter."""
 
@@ -64,8 +66,8 @@ def arranged(faults: Sequence[Fault], paper: Paper) -> list[tuple[Group, int]]:
 
 def _label(group: Group, paper: Paper) -> tuple[str, float, float]:
     """The label, where it begins and how wide it is: above its first mark, or further left if the edge is near."""
-    label = shorten(group.label, paper.width - 4, paper.size)
-    needed = width(label, paper.size)
+    label = shorten(group.label, paper.width - 4, paper.size * _BOLD)
+    needed = width(label, paper.size * _BOLD)
     return label, max(2.0, min(paper.x(group.faults[0].at_s) - 1, paper.width - 2 - needed)), needed
 
 

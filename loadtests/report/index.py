@@ -17,8 +17,9 @@ _HEADER = (
     "scenario", "verdict", "promises", "seed", "requests", "errors", "wrong", "degraded", "shed", "p99 calm",
     "p99 in faults",
 )  # fmt: skip
-_CLASSES = {about.HELD: "held", about.NOT_HELD: "failed", about.NO_VERDICT: "unknown"}
-_SIGNS = {about.HELD: "\u2713", about.NOT_HELD: "\u2716", about.NO_VERDICT: "?"}
+UNREAD = "Not read"
+_CLASSES = {about.HELD: "held", about.NOT_HELD: "failed", about.NO_VERDICT: "unknown", UNREAD: "failed"}
+_SIGNS = {about.HELD: "\u2713", about.NOT_HELD: "\u2716", about.NO_VERDICT: "?", UNREAD: "\u2716"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Entry:
     """A run's row. A record that couldn't be read has nothing but a name and the reason."""
 
     title: str
+    name: str
     page: str
     """Where its report is, relative to the index."""
     word: str = about.NO_VERDICT
@@ -46,11 +48,11 @@ def entry(record: Record, figures: Figures, *, page: str) -> Entry:
         *(texts.milliseconds(figures.p99(phase)) for phase in (CALM, DURING)),
     )
     reasons = [f"{each.promise}: {each.seen}" for each in record.verdicts if not each.held]
-    return Entry(record.title, page, about.verdict(record), cells, reasons)
+    return Entry(record.title, record.name, page, about.verdict(record), cells, reasons)
 
 
 def unread(folder: str, reason: str) -> Entry:
-    return Entry(folder, "", about.NO_VERDICT, ("",) * (len(_HEADER) - 2), [reason])
+    return Entry(folder, "", "", UNREAD, ("",) * (len(_HEADER) - 2), [reason])
 
 
 def headline(entries: Sequence[Entry]) -> str:
@@ -85,19 +87,21 @@ def render(entries: Sequence[Entry]) -> str:
 
 def _row(each: Entry) -> Markup:
     name = tag("a", each.title, href=quote(each.page)) if each.page else each.title
+    small = tag("small", each.name) if each.name not in ("", each.title) else None
     reasons = tag("ul", (tag("li", reason) for reason in each.reasons)) if each.reasons else None
     verdict = tag("span", f"{_SIGNS[each.word]} {each.word}", class_=f"badge {_CLASSES[each.word]}")
     cells = [
         tag("td", value, class_=f"{'word' if n == 0 else 'figure'}{' nought' if value in ('0', '0 %') else ''}")
         for n, value in enumerate(each.cells)
     ]
-    return tag("tr", tag("td", name, reasons, class_="word"), tag("td", verdict, class_="word"), cells)
+    return tag("tr", tag("td", name, small, reasons, class_="word"), tag("td", verdict, class_="word"), cells)
 
 
 def markdown(entries: Sequence[Entry]) -> str:
     rows = []
     for each in entries:
         name = f"[{escaped(each.title)}]({quote(each.page)})" if each.page else escaped(each.title)
+        name += f" ({escaped(each.name)})" if each.name not in ("", each.title) else ""
         reasons = "".join(f"<br>{escaped(reason)}" for reason in each.reasons)
         word = each.word if each.word == about.HELD else f"**{each.word}**"
         rows.append((name + reasons, word, *(escaped(cell) for cell in each.cells)))

@@ -57,11 +57,12 @@ def document(title: str, body: object, *, script: str = "") -> str:
 def _verdict(record: Record) -> Markup:
     word = about.verdict(record)
     mark, class_ = _MARKS[word]
+    promises = [_promise(each.promise, each.seen, held=each.held) for each in record.verdicts]
     return tag(
         "header",
         tag("span", mark, class_="mark", aria_hidden="true"),
         tag("div", tag("h1", word), tag("p", record.title, class_="scenario"), tag("p", about.promises(record))),
-        tag("ul", (_promise(each.promise, each.seen, held=each.held) for each in record.verdicts), class_="promises"),
+        tag("ul", promises, class_="promises") if promises else None,
         class_=f"verdict {class_}",
     )
 

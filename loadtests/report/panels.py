@@ -94,7 +94,7 @@ def latency(binned: Binned, figures: Figures, paper: Paper) -> Panel:
         "Latency",
         f"of answers due in {of_each(binned)}, from when they were due; logarithmic",
         height,
-        body or [],
+        body,
         ticks=[(scale(value), _tick(value)) for value in scale.decades()],
         labels=labels,
     )

@@ -101,7 +101,9 @@ def strips(subject: Subject, paper: Paper) -> Panel:
             body.append(tag("text", label, class_="label", x=paper.left, y=top - 4))
         else:
             labels.append(Key(each.label, "", top + _STRIP / 2, swatch=False))
-        body.append(tag("rect", class_="unknown-strip", x=paper.left, y=top, width=paper.room, height=_STRIP))
+        body.append(
+            tag("rect", class_="unknown-strip", x=paper.left + 1, y=top + 1, width=paper.room - 2, height=_STRIP - 2)
+        )
         # The worst are drawn last, so that a short opening isn't hidden behind its neighbours.
         for start, end, value in sorted(stretches(each, paper.seconds), key=lambda stretch: stretch[2]):
             body += _stretch(paper, start, end, state(value), top)
@@ -133,7 +135,7 @@ def lines(subject: Subject, paper: Paper) -> Panel:
     for number, each in enumerate(kept):
         body.append(tag("path", class_=f"line c-{number}", d=_path(each, paper, scale)))
         last = next(value for value in reversed(each.values) if not math.isnan(value))
-        labels.append(Key(f"{each.label} {texts.plain(last)}", f"c-{number}", scale(last)))
+        labels.append(Key(f"{each.label} {texts.plain(last, each.unit)}", f"c-{number}", scale(last)))
     note = ", ".join(part for part in (f"in {unit}" if unit else "", _more(subject, kept)) if part)
     return Panel(
         subject.title,
