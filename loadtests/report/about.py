@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Any
 
@@ -10,6 +11,7 @@ from loadtests.report import texts
 from loadtests.report.figures import AFTER, CALM, DURING, Figures
 from loadtests.report.record import Record
 
+_COMMIT = re.compile(r"[0-9a-f]{7,40}\b")
 HELD, NOT_HELD, NO_VERDICT = "Held", "Not held", "No verdict"
 
 
@@ -36,8 +38,8 @@ def what(record: Record) -> str:
 
 def commands(record: Record) -> list[str]:
     """What to type for the same run."""
-    commit = str(record.versions.get("commit") or "").removesuffix("-dirty").strip()
-    checkout = [f"git checkout {shlex.quote(commit)}"] if commit else []
+    commit = _COMMIT.match(str(record.versions.get("commit") or ""))
+    checkout = [f"git checkout {commit[0]}"] if commit else []
     if record.command:
         return [*checkout, record.command]
     name = str(record.scenario.get("name") or "")

@@ -16,8 +16,8 @@ LANES_MAX = 8
 _LANE, _BAR = 30.0, 8.0
 _BOLD = 1.15
 """How much wider the letters of these labels are."""
-_MANY = 40
-"""More moments than these are drawn fainter."""
+_APART = 20.0
+"""Where moments are closer than this on average, their lines are drawn fainter."""
 
 
 @dataclass(frozen=True)
@@ -128,5 +128,5 @@ def bands(faults: Sequence[Fault], paper: Paper, top: float, bottom: float) -> l
 def moments(faults: Sequence[Fault], paper: Paper, top: float, bottom: float) -> list[Markup]:
     """Before the curves a line for each fault without an end, but not two where only one would be seen."""
     places = sorted({round(paper.x(fault.at_s) / 2) * 2.0 for fault in faults if fault.until_s is None})
-    class_ = "moment many" if len(places) > _MANY else "moment"
+    class_ = "moment many" if len(places) * _APART > paper.room else "moment"
     return [tag("line", class_=class_, x1=x, x2=x, y1=top, y2=bottom) for x in places]

@@ -220,6 +220,10 @@ def test_the_command_can_be_typed_whatever_the_scenario_is_called() -> None:
     ]
 
 
+def test_without_a_commit_none_is_checked_out() -> None:
+    assert about.commands(record(commit="unknown; reboot")) == ["python -m loadtests.chaos run 'primary slow' --seed 7"]
+
+
 def test_a_run_without_promises_has_not_held() -> None:
     kept, broken = Verdict("a", True, "0"), Verdict("b", False, "1")
 
