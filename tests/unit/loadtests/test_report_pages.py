@@ -239,10 +239,10 @@ def test_a_long_run_has_a_small_page_in_seconds(tmp_path: Path) -> None:
     many = [{"at_s": 3.0 * n, "until_s": 3.0 * n + 1, "fault": f"f{n % 30}", "target": f"t{n}"} for n in range(600)]
     (folder / "faults.json").write_text(json.dumps(many))
 
-    began = time.perf_counter()
+    began = time.process_time()
     cli.write(folder, folder / "report.html")
 
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
     assert (folder / "report.html").stat().st_size < 600_000
 
 
