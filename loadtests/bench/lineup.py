@@ -25,7 +25,7 @@ _PLAIN = _paths("/{}")
 _MLSERVER = (
     _SAME,
     Choice(
-        "no inference process of its own (parallel_workers: 0): for light models the hop costs more than it gives",
+        "parallel_workers 0: inference in the server's own process, without a hop to another",
         "https://docs.seldon.ai/mlserver/user-guide/parallel-inference",
     ),
     Choice(
@@ -43,7 +43,10 @@ _LITSERVE = (
         "fast_queue (ZeroMQ), meant for more than 100 requests a second; one worker a model, one API server",
         "https://lightning.ai/docs/litserve/api-reference/litserver",
     ),
-    Choice("images as a raw body: it has no binary tensors", "https://fastapi.tiangolo.com/tutorial/body/"),
+    Choice(
+        "images as a raw body, which decode_request's annotation asks FastAPI for: it has no binary tensors",
+        "https://lightning.ai/docs/litserve/api-reference/litapi",
+    ),
 )
 _BENTO = (
     _SAME,
@@ -62,6 +65,7 @@ _RAY_TUNED = (
         "RAY_SERVE_ENABLE_HA_PROXY and RAY_SERVE_THROUGHPUT_OPTIMIZED",
         "https://docs.ray.io/en/master/cluster/kubernetes/user-guides/kuberay-serve-high-throughput.html",
     ),
+    Choice("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH 64 MiB: eight images don't fit into Ray's default"),
     Choice(
         "no access log, log level WARNING, no HAProxy metrics, workers not niced (Ray's default is 15)",
         "https://docs.ray.io/en/latest/serve/advanced-guides/performance.html",

@@ -77,21 +77,21 @@ def _panels(section: Section) -> list[Panel]:
     by_count = list(zip(section.counts, COLOURS, strict=False))
     contents = [
         (
-            "Requests per second (more is better)",
+            "Requests per second, log (more is better)",
             [(f"c={c}", colour, _dots(section, c, _rate)) for c, colour in by_count],
         ),
         (
-            f"Latency in ms at c={first} (less is better)",
+            f"Latency in ms at c={first}, log (less)",
             [
                 (name, colour, _dots(section, first, figure))
                 for name, colour, figure in (("p50", COLOURS[2], _p50), ("p99", COLOURS[0], _p99))
             ],
         ),
         (
-            "CPU ms per request (less)",
+            "CPU ms per request, log (less)",
             [(f"c={c}", colour, _dots(section, c, _cpu)) for c, colour in by_count],
         ),
-        ("Memory in MB, PSS (less)", [(f"c={last}", COLOURS[2], _dots(section, last, _pss))]),
+        ("Memory in MB, PSS, log (less)", [(f"c={last}", COLOURS[2], _dots(section, last, _pss))]),
     ]
     panels, left = [], float(LABELS)
     for share, (title, series) in zip(SHARES, contents, strict=True):

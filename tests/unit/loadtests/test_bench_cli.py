@@ -94,3 +94,14 @@ def test_a_plan_knows_whom_it_measures_with_what_and_how_long_that_takes(tmp_pat
     # 3 numbers of connections each; a start and a warm-up as well.
     assert plan.minutes == pytest.approx(2 * (3 * (3 * 5 + 2) + 2 * 15) / 60)
     assert batching.binary_form is Form.BASE64
+
+
+def test_every_second_round_goes_the_other_way_and_leaves_out_whom_it_can_not_measure(tmp_path: Path) -> None:
+    chosen = tuple(system for system in SYSTEMS if system.name in ("mlserver", "mlserver_single", "triton"))
+    plan = Plan(Place(tmp_path, 18000), chosen, repeat=2, seconds=5, payloads=(IMAGE_1,))
+
+    assert [[system.name for system in plan.in_round(number)] for number in (1, 2, 3)] == [
+        ["mlserver", "triton"],
+        ["triton", "mlserver"],
+        ["mlserver", "triton"],
+    ]
