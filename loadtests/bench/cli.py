@@ -6,17 +6,19 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from loadtests.bench import install, machine, measure, plot, report, wrk
 from loadtests.bench.errors import BenchError
+from loadtests.bench.lineup import SYSTEMS
 from loadtests.bench.report import OURS
 from loadtests.bench.results import Failure, Results
 from loadtests.bench.server import busy_ports
-from loadtests.bench.systems import HOLDFAST_CMD, ROOT, SYSTEMS, Place, System
-from loadtests.bench.workloads import MLP, WORKLOADS, complaint, post, write_body
+from loadtests.bench.systems import HOLDFAST_CMD, ROOT, Place, System
+from loadtests.bench.workloads import MLP, PAYLOADS, Form, Payload, complaint, payload_named, post, write_body
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +40,9 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+_KNOWN = f"of {', '.join(PAYLOADS)}; default: all"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="setup|run|hit|report")
@@ -49,11 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     setup.set_defaults(command=_setup)
 
     run = commands.add_parser("run", parents=[work], help="measure all systems, round after round")
-    run.add_argument("--repeat", type=_positive, default=3, metavar="N", help="rounds; medians are reported (3)")
-    run.add_argument("--seconds", type=_positive, default=6, help="for each figure (6)")
-    run.add_argument("--c", type=_counts, default=(1, 32, 128), metavar="1,32,128", help="connections")
+    run.add_argument(
+        *("--repeat", "--rounds"), type=_positive, default=3, metavar="N", help="rounds; medians are reported (3)"
+    )
+    run.add_argument("--seconds", type=_positive, default=5, help="for each figure (5)")
+    run.add_argument("--payloads", type=_payloads, default=tuple(PAYLOADS.values()), metavar="NAME,NAME", help=_KNOWN)
+    run.add_argument("--c", type=_counts, metavar="N,N", help="connections; default: what suits each payload")
     run.add_argument("--only", type=_systems, default=SYSTEMS, metavar="NAME,NAME", help="default: all")
-    run.add_argument("--no-orientation", action="store_true", help="leave the second model out")
     run.add_argument("--port-base", type=_positive, default=18000, help="the first of 1000 ports to choose from")
     run.add_argument("--holdfast-cmd", default=HOLDFAST_CMD, help="CONFIG in it stands for the configuration file")
     run.set_defaults(command=_run)
@@ -66,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     hit.add_argument("url", help="the whole URL, model path included: http://127.0.0.1:8010/v2/models/mlp/infer")
     hit.add_argument("--c", type=_counts, default=(1, 32, 128), metavar="1,32,128", help="connections")
     hit.add_argument("--seconds", type=_positive, default=6, help="for each number of connections (6)")
-    hit.add_argument("--workload", choices=WORKLOADS, default=MLP, help="which body to send")
+    hit.add_argument("--payload", choices=PAYLOADS, default=MLP.name, help="what to send")
+    hit.add_argument("--form", type=Form, choices=Form, default=Form.BINARY, help="how, if it is a binary one")
     hit.set_defaults(command=_hit)
     return parser
 
@@ -99,6 +107,15 @@ def _systems(text: str) -> tuple[System, ...]:
     return tuple(system for system in SYSTEMS if system.name in wanted)
 
 
+def _payloads(text: str) -> tuple[Payload, ...]:
+    """In the order of the page."""
+    try:
+        wanted = {payload_named(name) for name in text.split(",")}
+    except BenchError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return tuple(payload for payload in PAYLOADS.values() if payload in wanted)
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -123,9 +140,11 @@ def _run(arguments: argparse.Namespace) -> int:
         systems=arguments.only,
         repeat=arguments.repeat,
         seconds=arguments.seconds,
-        connections=arguments.c,
-        with_orientation=not arguments.no_orientation,
+        payloads=tuple(
+            replace(payload, connections=arguments.c or payload.connections) for payload in arguments.payloads
+        ),
     )
+    _say(f"about {plan.minutes:.0f} minutes")
     results = _measured(plan)
     _say(f"results: {place.work / 'results.json'}")
     failed = sorted({failure.system for failure in results.failures})
@@ -143,8 +162,11 @@ def _measured(plan: measure.Plan) -> Results:
         settings={
             "repeat": plan.repeat,
             "seconds": plan.seconds,
-            "connections": list(plan.connections),
-            "systems": {system.name: system.settings for system in plan.systems},
+            "connections": {payload.name: list(payload.connections) for payload in plan.payloads},
+            "systems": {
+                system.name: {"settings": system.settings, "choices": [asdict(choice) for choice in system.choices]}
+                for system in plan.systems
+            },
         },
     )
     for event in measure.run(plan, _say):
@@ -158,12 +180,14 @@ def _measured(plan: measure.Plan) -> Results:
 
 def _report(arguments: argparse.Namespace) -> int:
     results = Results.load(arguments.work)
-    page, picture = report.render(results), plot.render(results)
+    page = report.render(results)
+    pictures = {report.plot_name(section.payload): plot.render(section) for section in report.sections(results)}
     directories = [arguments.work, ROOT / "docs"] if arguments.write_docs else [arguments.work]
     for directory in directories:
         directory.mkdir(exist_ok=True)
         (directory / "benchmarks.md").write_text(page)
-        (directory / report.PLOT).write_text(picture)
+        for name, picture in pictures.items():
+            (directory / name).write_text(picture)
         print(f"written: {directory / 'benchmarks.md'}", file=sys.stderr)
     print(page)
     return 0
@@ -172,7 +196,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _hit(arguments: argparse.Namespace) -> int:
     wrk.require_wrk()
     with tempfile.TemporaryDirectory(prefix="hfb-") as directory:
-        body = write_body(arguments.workload, Path(directory))
+        body = write_body(PAYLOADS[arguments.payload], Path(directory), binary_form=arguments.form)
         try:
             wrong = complaint(post(arguments.url, body), None)
         except (OSError, ValueError, http.client.HTTPException) as error:

@@ -1,4 +1,4 @@
-"""`setup`: one venv for each peer, the two models, and Triton's model repository. Safe to interrupt and run again."""
+"""`setup`: a venv for each peer, the models, the inputs, Triton's model repository. Safe to interrupt and run again."""
 
 import json
 import shutil
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench.errors import BenchError
-from loadtests.bench.workloads import WORKLOADS, write_body
+from loadtests.bench.workloads import PAYLOADS, write_input
 
 PEERS = Path(__file__).with_name("peers")
 ONNXRUNTIME = "onnxruntime==1.31.1"  # the same in every system: the model's own cost must not differ
+MODELS = ("mlp", "wide", "orientation")
 STAMP = ".installed"
 INSTALL_TIMEOUT_S = 1800
 
@@ -41,7 +42,7 @@ VENVS = {
     ),
     "mlserver": Venv(pins=("mlserver==1.7.1", ONNXRUNTIME), report=("mlserver", "onnxruntime")),
     "litserve": Venv(pins=("litserve==0.2.19", ONNXRUNTIME, "numpy"), report=("litserve", "onnxruntime")),
-    "bento": Venv(pins=("bentoml==1.4.39", ONNXRUNTIME), report=("bentoml", "onnxruntime")),
+    "bento": Venv(pins=("bentoml==1.4.39", ONNXRUNTIME, *_WEB), report=("bentoml", "onnxruntime")),
     "ray": Venv(pins=("ray[serve]==2.60.0", ONNXRUNTIME, "numpy", *_WEB), report=("ray", "onnxruntime")),
 }
 
@@ -73,7 +74,7 @@ def setup(work: Path, say: Callable[[str], None]) -> None:
 
 def missing(work: Path) -> list[str]:
     """The venvs and files that `setup` still has to make."""
-    files = [f"{workload}.body" for workload in WORKLOADS] + ["mlp.onnx", "orientation.onnx", "expected.json"]
+    files = [f"{name}.onnx" for name in MODELS] + [f"{name}.f32" for name in PAYLOADS] + ["expected.json"]
     return [name for name in VENVS if not _installed(work, name)] + [f for f in files if not (work / f).exists()]
 
 
@@ -108,13 +109,14 @@ def _run(argv: list[str]) -> None:
 
 
 def _models(work: Path) -> None:
-    for workload in WORKLOADS:
-        write_body(workload, work)
-    _run([str(work / "base" / "bin" / "python"), str(PEERS / "make_models.py"), str(work)])
+    for payload in PAYLOADS.values():
+        write_input(payload, work)
+    named = [f"{payload.name}={payload.model}" for payload in PAYLOADS.values()]
+    _run([str(work / "base" / "bin" / "python"), str(PEERS / "make_models.py"), str(work), *named])
 
 
 def _triton(work: Path) -> None:
-    """Puts the stub for this Python where Triton looks for it, and writes the two models' directories."""
+    """Puts the stub for this Python where Triton looks for it, and writes the models' directories."""
     server = triton_server(work)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
@@ -123,6 +125,7 @@ def _triton(work: Path) -> None:
     shutil.copy2(stub, server / "backends" / "python")
     shapes = {
         "mlp": {"max_batch": 64, "dims_in": "64", "dims_out": "10", "output": "probabilities"},
+        "wide": {"max_batch": 8, "dims_in": "100000", "dims_out": "10", "output": "probabilities"},
         "orientation": {"max_batch": 16, "dims_in": "3, 224, 224", "dims_out": "4", "output": "fetch_name_0"},
     }
     for name, shape in shapes.items():

@@ -3,7 +3,7 @@
 import http.client
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +13,12 @@ from loadtests.bench.install import PEERS
 from loadtests.bench.results import Failure, Sample
 from loadtests.bench.server import Server
 from loadtests.bench.systems import READY_TIMEOUT_S, Place, System
-from loadtests.bench.workloads import (
-    IN_PROCESS,
-    MLP,
-    ORIENTATION_BATCHES,
-    ORIENTATION_CONNECTIONS,
-    Body,
-    complaint,
-    orientation,
-    post,
-    write_body,
-)
+from loadtests.bench.workloads import IN_PROCESS, Body, Payload, complaint, post, write_body
 
 WARM_UP_S = 2
 WARM_UP_CONNECTIONS = 32
+IN_PROCESS_FROM = "orientation"  # the model whose own time is worth knowing
+START_AND_STOP_S = 15  # a guess, for the estimate: Ray takes longest
 
 
 @dataclass(frozen=True)
@@ -37,8 +29,28 @@ class Plan:
     systems: Sequence[System]
     repeat: int
     seconds: int
-    connections: Sequence[int]
-    with_orientation: bool = True
+    payloads: Sequence[Payload]
+
+    def measured_with(self, system: System) -> list[Payload]:
+        return [payload for payload in self.payloads if payload.name in system.paths]
+
+    def in_round(self, number: int) -> list[System]:
+        """In the order of the table, and the other way round in every second round.
+
+        So a machine that grows slower during a round does as much harm to the first as to the last.
+        """
+        order = [system for system in self.systems if self.measured_with(system)]
+        return order if number % 2 else order[::-1]
+
+    @property
+    def minutes(self) -> float:
+        """About how long the run takes."""
+        seconds = 0
+        for system in self.systems:
+            own = self.measured_with(system)
+            figures = sum(len(payload.connections) for payload in own)
+            seconds += (START_AND_STOP_S + WARM_UP_S * len(own) + self.seconds * figures) if own else 0
+        return self.repeat * seconds / 60
 
 
 Event = Sample | Failure
@@ -49,9 +61,8 @@ def run(plan: Plan, say: Callable[[str], None]) -> Iterator[Event]:
     process_tree.adopt_orphans()
     for number in range(1, plan.repeat + 1):
         one = _Round(plan, number, say)
-        if plan.with_orientation:
-            yield from one.in_process()
-        for system in plan.systems:
+        yield from one.in_process()
+        for system in plan.in_round(number):
             yield from one.measure(system)
 
 
@@ -63,34 +74,36 @@ class _Round:
         self._number = number
         self._say = say
         self._work = plan.place.work
-        self._images = [orientation(batch) for batch in ORIENTATION_BATCHES] if plan.with_orientation else []
-        self._bodies = {workload: write_body(workload, self._work) for workload in (MLP, *self._images)}
         self._expected: dict[str, list[float]] = json.loads((self._work / "expected.json").read_text())
 
     def measure(self, system: System) -> Iterator[Event]:
         self._title(system.name)
         try:
             with Server(system.name, system.launch(self._plan.place)) as server:
-                yield from self._load(server, system, MLP, system.mlp)
-                if system.orientation is not None:
-                    for workload in self._images:
-                        yield from self._load(server, system, workload, system.orientation)
+                for payload in self._plan.measured_with(system):
+                    yield from self._load(server, system, payload)
         except BenchError as error:
             self._say(f"  {error}")
             yield Failure(self._number, system.name, str(error))
 
     def in_process(self) -> Iterator[Sample]:
-        """The orientation model in a plain loop, with nothing around it."""
-        self._title(IN_PROCESS)
+        """The model of the images in a plain loop, with nothing around it."""
+        payloads = [payload for payload in self._plan.payloads if payload.model == IN_PROCESS_FROM]
+        if payloads:
+            self._title(IN_PROCESS)
         program = [self._plan.place.program("base", "python"), str(PEERS / "inprocess.py")]
-        for workload in self._images:
-            files = [str(self._work / "orientation.onnx"), str(self._work / f"{workload}.f32")]
-            raw = _json_from([*program, *files, str(self._plan.seconds)], timeout_s=self._plan.seconds + 60)
+        for payload in payloads:
+            arguments = [payload.model, str(self._work / f"{payload.name}.f32"), str(self._plan.seconds)]
+            raw = _json_from(
+                [*program, *arguments],
+                env=self._plan.place.env("base", {}),
+                timeout_s=self._plan.seconds + 60,
+            )
             yield self._said(
                 Sample(
                     round=self._number,
                     system=IN_PROCESS,
-                    workload=workload,
+                    workload=payload.name,
                     connections=1,
                     requests=int(raw["runs"]),
                     per_second=raw["runs"] / raw["seconds"],
@@ -100,25 +113,25 @@ class _Round:
                 )
             )
 
-    def _load(self, server: Server, system: System, workload: str, path: str) -> Iterator[Sample]:
+    def _load(self, server: Server, system: System, payload: Payload) -> Iterator[Sample]:
         """Waits for a right answer, warms up, and measures at each number of connections."""
-        url = self._find(
-            server, [f"http://127.0.0.1:{port}{path}" for port in system.ports(self._plan.place)], workload
-        )
-        tiny = workload == MLP
-        warm_up = WARM_UP_CONNECTIONS if tiny else ORIENTATION_CONNECTIONS[-1]
-        wrk.run(url, self._bodies[workload], connections=warm_up, seconds=WARM_UP_S)
-        for connections in self._plan.connections if tiny else ORIENTATION_CONNECTIONS:
-            yield self._sample(server, url, workload, connections)
+        body = write_body(payload, self._work, binary_form=system.binary_form)
+        path = system.paths[payload.name]
+        urls = [f"http://127.0.0.1:{port}{path}" for port in system.ports(self._plan.place)]
+        url = self._find(server, urls, body, self._expected[payload.name])
+        warm_up = min(WARM_UP_CONNECTIONS, payload.connections[-1])
+        wrk.run(url, body, connections=warm_up, seconds=WARM_UP_S)
+        for connections in payload.connections:
+            yield self._sample(server, url, body, payload=payload.name, connections=connections)
 
-    def _find(self, server: Server, urls: Sequence[str], workload: str) -> str:
+    def _find(self, server: Server, urls: Sequence[str], body: Body, expected: list[float]) -> str:
         """The first of `urls` that gives the right answer, as soon as one does."""
         right: list[str] = []
 
         def ask() -> str | None:
             wrong = None
             for url in urls:
-                wrong = _wrong(url, self._bodies[workload], self._expected[workload])
+                wrong = _wrong(url, body, expected)
                 if wrong is None:
                     right.append(url)
                     return None
@@ -127,16 +140,18 @@ class _Round:
         server.wait(ask, timeout_s=READY_TIMEOUT_S)
         return right[0]
 
-    def _sample(self, server: Server, url: str, workload: str, connections: int) -> Sample:
+    def _sample(self, server: Server, url: str, body: Body, *, payload: str, connections: int) -> Sample:
         before = process_tree.cpu_seconds(server.tree())
         with process_tree.PeakMemory(server.tree) as memory:
-            load = wrk.run(url, self._bodies[workload], connections=connections, seconds=self._plan.seconds)
-        cpu_s = process_tree.cpu_seconds(server.tree()) - before
+            load = wrk.run(url, body, connections=connections, seconds=self._plan.seconds)
+        tree = server.tree()
+        cpu_s = process_tree.cpu_seconds(tree) - before
+        pss_bytes = process_tree.pss_bytes(tree)
         return self._said(
             Sample(
                 round=self._number,
                 system=server.name,
-                workload=workload,
+                workload=payload,
                 connections=connections,
                 requests=load.requests,
                 per_second=load.per_second,
@@ -145,6 +160,7 @@ class _Round:
                 failed=load.bad_status + load.socket_errors,
                 cpu_s=cpu_s,
                 rss_mb=memory.peak_bytes / 1e6,
+                pss_mb=None if pss_bytes is None else pss_bytes / 1e6,
             )
         )
 
@@ -163,9 +179,9 @@ def _wrong(url: str, body: Body, expected: list[float]) -> str | None:
         return f"no answer: {error}"
 
 
-def _json_from(argv: list[str], *, timeout_s: float) -> dict[str, float]:
+def _json_from(argv: list[str], *, env: Mapping[str, str], timeout_s: float) -> dict[str, float]:
     try:
-        ended = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=True)
+        ended = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout_s, check=True)
     except (subprocess.SubprocessError, OSError) as error:
         raise BenchError(f"{Path(argv[1]).name} failed: {error}") from error
     raw: dict[str, float] = json.loads(ended.stdout)

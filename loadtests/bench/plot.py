@@ -1,15 +1,15 @@
-"""A picture of the results: plain SVG, no plotting library."""
+"""A picture of what was measured with one payload: plain SVG, no plotting library."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from loadtests.bench.report import OURS, number
-from loadtests.bench.results import Key, Results, Summary, summarise
-from loadtests.bench.workloads import MLP
+from loadtests.bench.report import OURS, Section, number
+from loadtests.bench.results import Summary
 
-WIDTH, ROW, TOP, LABELS, GAP = 960, 30, 64, 130, 50
+WIDTH, ROW, TOP, LABELS, GAP, MARGIN = 1240, 26, 88, 140, 56, 30
+SHARES = (0.34, 0.24, 0.22, 0.20)  # of the width, panel by panel
 COLOURS = ("#9ecae1", "#4292c6", "#084594", "#6a51a3", "#54278f")
 INK, FAINT, OURS_BAND = "#24292f", "#d0d7de", "#fff4d6"
 
@@ -56,55 +56,79 @@ class Panel:
     series: list[tuple[str, str, list[Dot]]]
 
 
-def render(results: Results) -> str:
-    """Two panels, a row for each system: requests per second at every c, and the latency of a lone caller."""
-    summaries = {key: summary for key, summary in summarise(results.samples).items() if key[1] == MLP}
-    systems = list(dict.fromkeys(key[0] for key in summaries))
-    counts: list[int] = results.settings["connections"]
-    height = TOP + ROW * len(systems) + 50
-    rates = [
-        (f"c={c}", colour, _dots(systems, c, summaries, _rate)) for c, colour in zip(counts, COLOURS, strict=False)
-    ]
-    lone = [
-        (name, colour, _dots(systems, counts[0], summaries, figure))
-        for name, colour, figure in (("p50", COLOURS[2], _p50), ("p99", COLOURS[0], _p99))
-    ]
-    middle = LABELS + (WIDTH - LABELS) * 0.6
-    panels = [
-        Panel("Requests per second (log)", LABELS, middle - GAP, rates),
-        Panel(f"Latency in ms at c={counts[0]} (log)", middle, WIDTH - 30, lone),
-    ]
+def render(section: Section) -> str:
+    """Four panels, a row for each system: requests per second, latency of a lone caller, CPU and memory."""
+    height = TOP + ROW * len(section.systems) + 50
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
     return "\n".join(
         [
             f'{head} font-size="12" fill="{INK}">',
             f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-            *_rows(systems),
-            *(line for panel in panels for line in _panel(panel, bottom=height - 40)),
+            f'<text x="{MARGIN}" y="22" font-size="15" font-weight="600">{escape(section.payload.title)}</text>',
+            *_rows(section.systems),
+            *(line for panel in _panels(section) for line in _panel(panel, bottom=height - 40)),
             "</svg>\n",
         ]
     )
 
 
-def _rate(summary: Summary) -> float:
+def _panels(section: Section) -> list[Panel]:
+    first, last = section.counts[0], section.counts[-1]
+    by_count = list(zip(section.counts, COLOURS, strict=False))
+    contents = [
+        (
+            "Requests per second, log (more is better)",
+            [(f"c={c}", colour, _dots(section, c, _rate)) for c, colour in by_count],
+        ),
+        (
+            f"Latency in ms at c={first}, log (less)",
+            [
+                (name, colour, _dots(section, first, figure))
+                for name, colour, figure in (("p50", COLOURS[2], _p50), ("p99", COLOURS[0], _p99))
+            ],
+        ),
+        (
+            "CPU ms per request, log (less)",
+            [(f"c={c}", colour, _dots(section, c, _cpu)) for c, colour in by_count],
+        ),
+        ("Memory in MB, PSS, log (less)", [(f"c={last}", COLOURS[2], _dots(section, last, _pss))]),
+    ]
+    panels, left = [], float(LABELS)
+    for share, (title, series) in zip(SHARES, contents, strict=True):
+        right = left + share * (WIDTH - LABELS - MARGIN)
+        panels.append(Panel(title, left, right - GAP, series))
+        left = right
+    return panels
+
+
+def _rate(summary: Summary) -> float | None:
     return summary.per_second
 
 
-def _p50(summary: Summary) -> float:
+def _p50(summary: Summary) -> float | None:
     return summary.p50_ms
 
 
-def _p99(summary: Summary) -> float:
+def _p99(summary: Summary) -> float | None:
     return summary.p99_ms
 
 
-def _dots(systems: list[str], c: int, summaries: dict[Key, Summary], figure: Callable[[Summary], float]) -> list[Dot]:
+def _cpu(summary: Summary) -> float | None:
+    return summary.cpu_s_per_1000
+
+
+def _pss(summary: Summary) -> float | None:
+    return summary.pss_mb
+
+
+def _dots(section: Section, c: int, figure: Callable[[Summary], float | None]) -> list[Dot]:
     """Nothing for a system that was not measured, or that answered nothing."""
     dots = []
-    for row, system in enumerate(systems):
-        summary = summaries.get((system, MLP, c))
-        if summary is not None and figure(summary) > 0:
-            dots.append(Dot(row, figure(summary), f"{system} c={c}: {number(figure(summary))}"))
+    for row, system in enumerate(section.systems):
+        summary = section.of(system, c)
+        value = None if summary is None else figure(summary)
+        if value is not None and value > 0:
+            dots.append(Dot(row, value, f"{system} c={c}: {number(value)}"))
     return dots
 
 
@@ -123,10 +147,10 @@ def _panel(panel: Panel, *, bottom: float) -> list[str]:
     if not values:
         return []
     scale = log_scale(values, left=panel.left, right=panel.right)
-    parts = [f'<text x="{panel.left}" y="20" font-weight="600">{escape(panel.title)}</text>']
+    parts = [f'<text x="{panel.left}" y="48" font-weight="600">{escape(panel.title)}</text>']
     for place, (name, colour, _) in enumerate(panel.series):
-        x = panel.left + 6 + place * 66
-        parts.append(f'<circle cx="{x}" cy="40" r="5" fill="{colour}"/><text x="{x + 10}" y="44">{escape(name)}</text>')
+        x = panel.left + 6 + place * 58
+        parts.append(f'<circle cx="{x}" cy="66" r="5" fill="{colour}"/><text x="{x + 10}" y="70">{escape(name)}</text>')
     for tick in scale.ticks():
         x = scale(tick)
         parts.append(f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{bottom}" stroke="{FAINT}"/>')
@@ -134,5 +158,5 @@ def _panel(panel: Panel, *, bottom: float) -> list[str]:
     for _, colour, dots in panel.series:
         for dot in dots:
             place_of_dot = f'cx="{scale(dot.value):.1f}" cy="{TOP + ROW * dot.row + ROW / 2}"'
-            parts.append(f'<circle {place_of_dot} r="6" fill="{colour}"><title>{escape(dot.text)}</title></circle>')
+            parts.append(f'<circle {place_of_dot} r="5.5" fill="{colour}"><title>{escape(dot.text)}</title></circle>')
     return parts

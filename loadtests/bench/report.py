@@ -1,51 +1,81 @@
-"""Renders results as Markdown."""
+"""Renders results as Markdown: a section for each payload, made of the same tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from loadtests.bench.results import Key, Ratio, Results, Summary, ratio, summarise
-from loadtests.bench.workloads import IN_PROCESS, MLP, ORIENTATION_BATCHES, ORIENTATION_CONNECTIONS, orientation
+from loadtests.bench.workloads import IN_PROCESS, PAYLOADS, Payload
 
 OURS = "holdfast"
 NOTHING = "-"
-PLOT = "benchmarks.svg"
 
 _ABOUT = """\
 # Benchmarks
 
 Every system answers the same requests with the same ONNX models, one model worker each, one ONNX Runtime thread, all on
 one machine and in one run. wrk sends the requests over loopback from one thread and shares the cores with the server.
+Every system has to give the right numbers before it is measured. How each was set up, and why so, is at the end.
 
 **Absolute figures drift** from machine to machine and from hour to hour on the same one. What counts are ratios within
 one run: all systems take their turn in every round, and a ratio is formed inside a round before the median is taken.
-Run it yourself: `python -m loadtests.bench setup`, then `run`, then `report`.
+Run it yourself: `make bench`, or `python -m loadtests.bench setup`, then `run`, then `report --write-docs`, which
+writes this page.
 """
 
-_TINY = f"""\
-## Tiny model, JSON
-
-A two-layer network, FP32 [1,64] to [1,10]: the model costs next to nothing, so this is the cost of the server.
-
-![Requests per second and latency]({PLOT})
+_LEGEND = """\
+`c` is the number of connections, each with one request at a time. `failed` counts answers other than 2xx and broken
+connections, over all rounds. CPU is user and system time of the server and all the processes it started, memory is
+theirs too, with all models loaded: PSS counts a page that processes share once, RSS (the peak) once for each of them.
+Ratios are medians of the rounds, lowest and highest in brackets.
 """
+
+
+@dataclass(frozen=True)
+class Section:
+    """What was measured with one payload."""
+
+    payload: Payload
+    counts: list[int]
+    systems: list[str]
+    results: Results
+    summaries: dict[Key, Summary]
+
+    def of(self, system: str, connections: int) -> Summary | None:
+        return self.summaries.get((system, self.payload.name, connections))
+
+    def ratio(self, system: str, connections: int, figure: str, *, to: str, to_connections: int) -> Ratio | None:
+        name = self.payload.name
+        return ratio(self.results.samples, (system, name, connections), (to, name, to_connections), figure)
+
+
+def sections(results: Results) -> list[Section]:
+    """One for each payload of which there is at least one figure."""
+    summaries = summarise(results.samples)
+    found = []
+    for name, counts in results.settings["connections"].items():
+        systems = list(dict.fromkeys(sample.system for sample in results.samples if sample.workload == name))
+        if name in PAYLOADS and systems:
+            found.append(Section(PAYLOADS[name], counts, systems, results, summaries))
+    return found
+
+
+def plot_name(payload: Payload) -> str:
+    return f"benchmarks-{payload.name}.svg"
 
 
 def render(results: Results) -> str:
     """The whole page."""
-    summaries = summarise(results.samples)
-    systems = list(dict.fromkeys(sample.system for sample in results.samples if sample.workload == MLP))
-    counts: list[int] = results.settings["connections"]
-    parts = [
-        _ABOUT,
-        _where(results),
-        _TINY,
-        _speed(systems, counts, summaries),
-        _cost(systems, counts, summaries),
-        _ratios(systems, counts, results),
-        _orientation(results, summaries),
-        _failures(results),
-        _how(systems, results.settings["systems"]),
-    ]
+    parts = [_ABOUT, _where(results), _LEGEND]
+    for section in sections(results):
+        parts += [_head(section), _speed(section), _cost(section), _ratios(section)]
+    parts += [_failures(results), _how(results)]
     return "\n".join(part for part in parts if part)
+
+
+def _head(section: Section) -> str:
+    payload = section.payload
+    picture = f"![{payload.title}: requests per second, latency, CPU, memory]({plot_name(payload)})"
+    return f"## {payload.title}\n\n{payload.about}\n\n{picture}\n"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -80,85 +110,77 @@ def _where(results: Results) -> str:
     )
 
 
-def _speed(systems: list[str], counts: list[int], summaries: dict[Key, Summary]) -> str:
+def _speed(section: Section) -> str:
+    counts = section.counts
     header = ["System", *(f"c={c} {what}" for c in counts for what in ("req/s", "p50 ms", "p99 ms")), "failed"]
+    alone = IN_PROCESS in section.systems
+    if alone:
+        header.insert(-1, f"of the model's own rate, c={counts[-1]}")
     rows = []
-    for system in systems:
-        found = [summaries.get((system, MLP, c)) for c in counts]
+    for system in section.systems:
+        found = [section.of(system, c) for c in counts]
         cells = [
             number(getattr(summary, figure)) if summary else NOTHING
             for summary in found
             for figure in ("per_second", "p50_ms", "p99_ms")
         ]
+        if alone:
+            c = 1 if system == IN_PROCESS else counts[-1]
+            cells.append(_ratio_cell(section.ratio(system, c, "per_second", to=IN_PROCESS, to_connections=1)))
         rows.append([system, *cells, str(sum(summary.failed for summary in found if summary))])
-    return (
-        "### Speed\n\n`c` is the number of connections, each with one request at a time. `failed` counts answers "
-        f"other than 2xx and broken connections, over all rounds.\n\n{table(header, rows)}"
-    )
+    return f"### Speed\n\n{table(header, rows)}"
 
 
-def _cost(systems: list[str], counts: list[int], summaries: dict[Key, Summary]) -> str:
-    header = ["System", *(f"CPU s/1000 at c={c}" for c in counts), "peak RSS MB"]
+def _cost(section: Section) -> str:
+    header = ["System", *(f"CPU ms/req c={c}" for c in section.counts), "PSS MB", "peak RSS MB"]
     rows = []
-    for system in systems:
-        found = [summaries.get((system, MLP, c)) for c in counts]
-        memory = [summary.rss_mb for summary in found if summary and summary.rss_mb is not None]
-        cells = [number(summary.cpu_s_per_1000 if summary else None) for summary in found]
-        rows.append([system, *cells, number(max(memory, default=None))])
-    return (
-        "### Cost\n\nCPU seconds (user and system) for 1000 requests, and resident memory, of the server and all the "
-        f"processes it started. Memory shared by processes counts in each of them.\n\n{table(header, rows)}"
-    )
+    for system in section.systems:
+        if system != IN_PROCESS:
+            found = [section.of(system, c) for c in section.counts]
+            cells = [number(summary.cpu_s_per_1000 if summary else None) for summary in found]
+            rows.append([system, *cells, number(_most(found, _pss_mb)), number(_most(found, _rss_mb))])
+    return f"### Cost\n\n{table(header, rows)}" if rows else ""
 
 
-def _ratios(systems: list[str], counts: list[int], results: Results) -> str:
-    """Ours over theirs. Latency and CPU: lower is better for us. Requests per second: higher is."""
-    if OURS not in systems:
+def _pss_mb(summary: Summary) -> float | None:
+    return summary.pss_mb
+
+
+def _rss_mb(summary: Summary) -> float | None:
+    return summary.rss_mb
+
+
+def _most(found: Sequence[Summary | None], figure: Callable[[Summary], float | None]) -> float | None:
+    values = [figure(summary) for summary in found if summary]
+    return max((value for value in values if value is not None), default=None)
+
+
+def _ratios(section: Section) -> str:
+    """Ours over theirs. Latency, CPU and memory: lower is better for us. Requests per second: higher is."""
+    if OURS not in section.systems:
         return ""
+    first, last = section.counts[0], section.counts[-1]
     figures = [
-        ("p50_ms", counts[0], f"p50 c={counts[0]} (<1 better)"),
-        *(("per_second", c, f"req/s c={c} (>1 better)") for c in counts),
-        ("cpu_s_per_1000", counts[-1], f"CPU c={counts[-1]} (<1 better)"),
+        ("p50_ms", first, f"p50 c={first} (<1 better)"),
+        ("p99_ms", last, f"p99 c={last} (<1 better)"),
+        *(("per_second", c, f"req/s c={c} (>1 better)") for c in section.counts),
+        ("cpu_s_per_1000", last, f"CPU c={last} (<1 better)"),
+        ("pss_mb", last, f"PSS c={last} (<1 better)"),
     ]
-    rows = []
-    for system in systems:
-        if system != OURS:
-            keys = [((OURS, MLP, c), (system, MLP, c), figure) for figure, c, _ in figures]
-            rows.append([system, *(_ratio_cell(ratio(results.samples, *key)) for key in keys)])
+    rows = [
+        [
+            system,
+            *(_ratio_cell(section.ratio(OURS, c, figure, to=system, to_connections=c)) for figure, c, _ in figures),
+        ]
+        for system in section.systems
+        if system not in (OURS, IN_PROCESS)
+    ]
     header = [f"{OURS} / ...", *(title for _, _, title in figures)]
-    return f"### Ratios\n\nMedian of the rounds, lowest and highest in brackets.\n\n{table(header, rows)}"
+    return f"### Ratios\n\n{table(header, rows)}" if rows else ""
 
 
 def _ratio_cell(value: Ratio | None) -> str:
     return NOTHING if value is None else f"{number(value.middle)} ({number(value.low)}-{number(value.high)})"
-
-
-def _orientation(results: Results, summaries: dict[Key, Summary]) -> str:
-    rows = []
-    for batch in ORIENTATION_BATCHES:
-        workload = orientation(batch)
-        alone: Key = (IN_PROCESS, workload, 1)
-        for connections in ORIENTATION_CONNECTIONS:
-            for system in dict.fromkeys(s.system for s in results.samples if s.workload == workload):
-                key: Key = (system, workload, connections)
-                summary = summaries.get(key)
-                if summary is not None:
-                    share = ratio(results.samples, key, alone, "per_second")
-                    rows.append(_orientation_row(batch, key, summary, share))
-    if not rows:
-        return ""
-    header = ["System", "batch", "c", "images/s", "p50 ms", "p99 ms", "CPU s/1000", "of the model's own rate", "failed"]
-    return (
-        "## Real model, binary tensors\n\nAn image orientation network, FP32 [N,3,224,224] to [N,4], 6.8 MB. "
-        f"`{IN_PROCESS}` is the model in a plain loop with one thread and nothing around it.\n\n{table(header, rows)}"
-    )
-
-
-def _orientation_row(batch: int, key: Key, summary: Summary, share: Ratio | None) -> list[str]:
-    system, _, connections = key
-    figures = [summary.per_second * batch, summary.p50_ms, summary.p99_ms, summary.cpu_s_per_1000]
-    failed = str(summary.failed)
-    return [system, str(batch), str(connections), *map(number, figures), _ratio_cell(share), failed]
 
 
 def _failures(results: Results) -> str:
@@ -168,6 +190,12 @@ def _failures(results: Results) -> str:
     return f"## Not measured\n\n{lines}"
 
 
-def _how(systems: list[str], settings: dict[str, str]) -> str:
-    lines = "".join(f"- `{system}`: {settings[system]}\n" for system in systems if system in settings)
-    return f"## How each system was run\n\n{lines}"
+def _how(results: Results) -> str:
+    """Every choice with its source, so that whoever knows better can say so."""
+    parts = []
+    for name, described in results.settings["systems"].items():
+        parts.append(f"- `{name}`: {described['settings']}\n")
+        for choice in described["choices"]:
+            source = f" ([source]({choice['source']}))" if choice["source"] else ""
+            parts.append(f"  - {choice['what']}{source}\n")
+    return f"## How each system was run\n\n{''.join(parts)}" if parts else ""

@@ -10,12 +10,15 @@ from typing import Any
 from loadtests.bench.errors import BenchError
 
 FILE = "results.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One system under one load for a few seconds. Latency in ms, `cpu_s` and `rss_mb` of the whole process tree."""
+    """One system under one load for a few seconds. Latency in ms; `cpu_s` and memory of the whole process tree.
+
+    `rss_mb` is the peak of a sum that counts shared pages in every process, `pss_mb` counts them once, at the end.
+    """
 
     round: int
     system: str
@@ -28,6 +31,7 @@ class Sample:
     failed: int
     cpu_s: float | None = None
     rss_mb: float | None = None
+    pss_mb: float | None = None
 
     @property
     def cpu_s_per_1000(self) -> float | None:
@@ -85,7 +89,8 @@ class Summary:
     per_second: float
     failed: int
     cpu_s_per_1000: float | None
-    rss_mb: float | None  # the highest of all rounds
+    rss_mb: float | None  # the highest of all rounds, as the next one is
+    pss_mb: float | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Ratio:
     high: float
 
 
-Key = tuple[str, str, int]  # system, workload, connections
+Key = tuple[str, str, int]  # system, payload, connections
 
 
 def summarise(samples: Iterable[Sample]) -> dict[Key, Summary]:
@@ -110,14 +115,14 @@ def summarise(samples: Iterable[Sample]) -> dict[Key, Summary]:
 
 def _summary(group: Sequence[Sample]) -> Summary:
     costs = [s.cpu_s_per_1000 for s in group if s.cpu_s_per_1000 is not None]
-    memory = [s.rss_mb for s in group if s.rss_mb is not None]
     return Summary(
         p50_ms=median(s.p50_ms for s in group),
         p99_ms=median(s.p99_ms for s in group),
         per_second=median(s.per_second for s in group),
         failed=sum(s.failed for s in group),
         cpu_s_per_1000=median(costs) if costs else None,
-        rss_mb=max(memory) if memory else None,
+        rss_mb=max((s.rss_mb for s in group if s.rss_mb is not None), default=None),
+        pss_mb=max((s.pss_mb for s in group if s.pss_mb is not None), default=None),
     )
 
 

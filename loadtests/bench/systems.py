@@ -1,14 +1,15 @@
-"""The systems that are compared: how each is started, where it answers, and what is special about its settings."""
+"""How each of the systems is started. Not here: which of them are compared, and why so (`lineup`)."""
 
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtests.bench.install import PEERS, triton_server
+from loadtests.bench.install import MODELS, PEERS, triton_server
 from loadtests.bench.server import Launch, make_temp_dir
+from loadtests.bench.workloads import Form
 
 ROOT = Path(__file__).parents[2]
 READY_TIMEOUT_S = 90.0
@@ -19,7 +20,7 @@ HOLDFAST_CMD = shlex.join([sys.executable, "-m", "serving.cli", "up", "-c", CONF
 _PUBLISH = (sys.executable, "-m", "serving.cli", "models", "publish")
 
 # Settings of whoever starts the benchmark must not reach a system under test.
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MLP_ONNX", "OMP_NUM_THREADS")
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MODELS_DIR", "OMP_NUM_THREADS")
 _DROPPED_PREFIXES = ("RAY_", "MLSERVER_", "BENTOML_", "HOLDFAST_")
 
 
@@ -35,8 +36,8 @@ class Place:
         return self.port_base + offset
 
     def env(self, venv: str, extra: dict[str, str]) -> dict[str, str]:
-        """For a peer: the caller's environment without settings, the venv's programs first, the model's path."""
-        return _clean_env(self.work / venv / "bin") | {"MLP_ONNX": str(self.work / "mlp.onnx")} | extra
+        """For a peer: the caller's environment without settings, the venv's programs first, where the models are."""
+        return _clean_env(self.work / venv / "bin") | {"MODELS_DIR": str(self.work)} | extra
 
     def program(self, venv: str, name: str) -> str:
         return str(self.work / venv / "bin" / name)
@@ -51,18 +52,27 @@ def _clean_env(programs: Path) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of a system's settings, and where it is recommended or described."""
+
+    what: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class System:
-    """One row of the table. `mlp` and `orientation` are paths; `ports` are where they may answer, best first."""
+    """One row of the tables. `paths` says where each payload goes; `ports` are where it may answer, best first."""
 
     name: str
     settings: str
     launch: Callable[[Place], Launch]
     ports: Callable[[Place], list[int]]
-    mlp: str
-    orientation: str | None = None
+    paths: Mapping[str, str]
+    binary_form: Form = Form.BINARY
+    choices: tuple[Choice, ...] = field(default=())
 
 
-def _floor(place: Place) -> Launch:
+def floor(place: Place) -> Launch:
     port = place.port(300)
     argv = ["uvicorn", "floor_app:app", "--host", "127.0.0.1", "--port", str(port)]
     return Launch(
@@ -74,7 +84,7 @@ def _floor(place: Place) -> Launch:
     )
 
 
-def _mlserver(place: Place) -> Launch:
+def mlserver(place: Place) -> Launch:
     http, grpc, metrics = (place.port(offset) for offset in (400, 401, 402))
     settings = {
         "MLSERVER_HOST": "127.0.0.1",
@@ -83,6 +93,9 @@ def _mlserver(place: Place) -> Launch:
         "MLSERVER_METRICS_PORT": str(metrics),
         "MLSERVER_DEBUG": "false",
         "MLSERVER_PARALLEL_WORKERS": "0",
+        "MLSERVER_GZIP_ENABLED": "false",
+        "MLSERVER_METRICS_ENDPOINT": "",
+        "PYTHONPATH": str(PEERS),  # what all peers share
     }
     return Launch(
         argv=[place.program("mlserver", "mlserver"), "start", "."],
@@ -93,10 +106,18 @@ def _mlserver(place: Place) -> Launch:
     )
 
 
-def _litserve(place: Place) -> Launch:
+def litserve(place: Place) -> Launch:
+    return _litserve(place)
+
+
+def litserve_single(place: Place) -> Launch:
+    return _litserve(place, "--single")
+
+
+def _litserve(place: Place, *options: str) -> Launch:
     port = place.port(500)
     return Launch(
-        argv=[place.program("litserve", "python"), "litserve_app.py"],
+        argv=[place.program("litserve", "python"), "litserve_app.py", *options],
         cwd=PEERS,
         env=place.env("litserve", {"PORT": str(port)}),
         log=place.log("litserve"),
@@ -104,10 +125,10 @@ def _litserve(place: Place) -> Launch:
     )
 
 
-def _bento(place: Place) -> Launch:
+def bento(place: Place) -> Launch:
     port = place.port(600)
     return Launch(
-        argv=[place.program("bento", "bentoml"), *shlex.split(f"serve bento_app:Mlp --host 127.0.0.1 --port {port}")],
+        argv=[place.program("bento", "bentoml"), *shlex.split(f"serve bento_app:Onnx --host 127.0.0.1 --port {port}")],
         cwd=PEERS,
         env=place.env("bento", {"BENTOML_DO_NOT_TRACK": "True"}),
         log=place.log("bento"),
@@ -115,7 +136,7 @@ def _bento(place: Place) -> Launch:
     )
 
 
-def _triton(place: Place) -> Launch:
+def triton(place: Place) -> Launch:
     http, grpc = place.port(0), place.port(1)
     server = triton_server(place.work)
     packages = server.parent.parent
@@ -144,7 +165,7 @@ def _ray_env(temp_dir: Path) -> dict[str, str]:
     return {"RAY_TMPDIR": str(temp_dir), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
-def _rayserve_default(place: Place) -> Launch:
+def rayserve_default(place: Place) -> Launch:
     temp_dir = make_temp_dir()
     port = place.port(700)
     return Launch(
@@ -157,7 +178,15 @@ def _rayserve_default(place: Place) -> Launch:
     )
 
 
-def _rayserve_tuned(place: Place) -> Launch:
+def rayserve_tuned(place: Place) -> Launch:
+    return _rayserve_tuned(place, "--tuned")
+
+
+def rayserve_single(place: Place) -> Launch:
+    return _rayserve_tuned(place, "--tuned", "--single")
+
+
+def _rayserve_tuned(place: Place, *options: str) -> Launch:
     temp_dir = make_temp_dir()
     port, stats, replicas = place.port(800), place.port(801), (place.port(810), place.port(840))
     settings = {
@@ -165,6 +194,7 @@ def _rayserve_tuned(place: Place) -> Launch:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_worker_niceness": "0",
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),  # by default 4 MB: eight images are more
         # The rest says where things listen and live, and how long a stop takes.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas[0]),
@@ -176,7 +206,7 @@ def _rayserve_tuned(place: Place) -> Launch:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     }
     return Launch(
-        argv=[*_rayserve_argv(place, port, temp_dir), "--quiet"],
+        argv=[*_rayserve_argv(place, port, temp_dir), *options],
         cwd=PEERS,
         env=place.env("ray", _ray_env(temp_dir) | settings),
         log=place.log("rayserve_tuned"),
@@ -202,6 +232,7 @@ applications:
       gateway: {{replicas: 1}}
       models:
         - {{name: mlp, versions: [v1], stable: v1}}
+        - {{name: wide, versions: [v1], stable: v1}}
         - {{name: orientation, versions: [v1], stable: v1}}
 """
 
@@ -211,102 +242,29 @@ def serve_config(state: Path, *, port: int, gateway_ports: list[int]) -> str:
     return _SERVE_CONFIG.format(state=state, port=port, first=gateway_ports[0], last=gateway_ports[-1])
 
 
-def _gateway_ports(place: Place) -> list[int]:
+def gateway_ports(place: Place) -> list[int]:
     return [place.port(110 + replica) for replica in range(GATEWAY_PORTS)]
 
 
-def _holdfast(place: Place) -> Launch:
-    """The gateway, its HAProxy and both models; every start has a fresh state directory and store."""
+def holdfast(place: Place) -> Launch:
+    """The gateway, its HAProxy and the models; every start has a fresh state directory and store."""
     temp_dir = make_temp_dir()
     config = temp_dir / "serve_config.yaml"
-    config.write_text(serve_config(temp_dir, port=place.port(10), gateway_ports=_gateway_ports(place)))
+    config.write_text(serve_config(temp_dir, port=place.port(10), gateway_ports=gateway_ports(place)))
     publish = [
         [
             *_PUBLISH,
             str(place.work / f"{name}.onnx"),
             *shlex.split(f"--name {name} --version v1 --store {temp_dir}/models"),
         ]
-        for name in ("mlp", "orientation")
+        for name in MODELS
     ]
     return Launch(
         argv=[str(config) if word == CONFIG else word for word in shlex.split(place.holdfast_cmd)],
         cwd=ROOT,
         env=_clean_env(Path(sys.executable).parent) | _ray_env(temp_dir),
         log=place.log("holdfast"),
-        ports=[place.port(10), *_gateway_ports(place)],
+        ports=[place.port(10), *gateway_ports(place)],
         temp_dir=temp_dir,
         before=publish,
     )
-
-
-_V2_MLP = "/v2/models/mlp/infer"
-_V2_ORIENTATION = "/v2/models/orientation/infer"
-
-# In the order in which they run in every round: those that are compared most stand side by side.
-SYSTEMS = (
-    System(
-        name="floor",
-        settings="uvicorn and ONNX Runtime in one process, no protection at all: the least a Python server can cost",
-        launch=_floor,
-        ports=lambda place: [place.port(300)],
-        mlp="/",
-    ),
-    System(
-        name="mlserver",
-        settings="adaptive batching, no extra inference process",
-        launch=_mlserver,
-        ports=lambda place: [place.port(400)],
-        mlp=_V2_MLP,
-    ),
-    System(
-        name="litserve",
-        settings="batching, one worker, one API server",
-        launch=_litserve,
-        ports=lambda place: [place.port(500)],
-        mlp="/predict",
-    ),
-    System(
-        name="bento",
-        settings="adaptive batching, one worker, no access log",
-        launch=_bento,
-        ports=lambda place: [place.port(600)],
-        mlp="/infer",
-    ),
-    System(
-        name="rayserve",
-        settings="Ray Serve alone: a gateway and a model deployment, default settings",
-        launch=_rayserve_default,
-        ports=lambda place: [place.port(700)],
-        mlp="/",
-    ),
-    System(
-        name="rayserve_tuned",
-        settings="the same with HAProxy (no metrics), throughput optimised, no access log, workers at niceness 0",
-        launch=_rayserve_tuned,
-        ports=lambda place: [place.port(800)],
-        mlp="/",
-    ),
-    System(
-        name="triton",
-        settings="Triton 2.51, Python backend, dynamic batching without a delay",
-        launch=_triton,
-        ports=lambda place: [place.port(0)],
-        mlp=_V2_MLP,
-        orientation=_V2_ORIENTATION,
-    ),
-    System(
-        name="holdfast",
-        settings="through its HAProxy, one gateway replica",
-        launch=_holdfast,
-        ports=lambda place: [place.port(10)],
-        mlp=_V2_MLP,
-        orientation=_V2_ORIENTATION,
-    ),
-    System(
-        name="holdfast_direct",
-        settings="straight to the gateway replica's own listener",
-        launch=_holdfast,
-        ports=_gateway_ports,
-        mlp=_V2_MLP,
-    ),
-)

@@ -1,8 +1,9 @@
-"""What is sent and what must come back: the request bodies, their files, and the check of an answer.
+"""What is sent and what must come back: the payloads, their bodies in every form, and the check of an answer.
 
 Standard library only, so that `hit` works with nothing set up.
 """
 
+import base64
 import http.client
 import json
 import math
@@ -11,18 +12,89 @@ import struct
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from loadtests.bench.errors import BenchError
 
-MLP = "mlp"
-MLP_INPUTS = 64
 IMAGE = (3, 224, 224)
-ORIENTATION_BATCHES = (1, 8)
-ORIENTATION_CONNECTIONS = (1, 4)
 IN_PROCESS = "in-process"  # stands for a system: the model in a plain loop
 TOLERANCE = 1e-3  # float32 sums in another order, no more
+
+
+class Form(StrEnum):
+    """How a tensor is written into a body. Systems without a binary form of the protocol take what comes nearest."""
+
+    JSON = "json"
+    BINARY = "binary"  # the protocol's binary tensor extension
+    BASE64 = "base64"  # the protocol's JSON with the raw tensor as one BYTES element
+    RAW = "raw"  # nothing but the raw tensor
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One kind of request: `rows` inputs of `shape` for `model`. The `connections` are those it is measured with."""
+
+    name: str
+    model: str
+    rows: int
+    shape: tuple[int, ...]
+    connections: tuple[int, ...]
+    title: str
+    about: str
+    binary: bool = False  # a large tensor that nobody would write as text
+
+    def form(self, binary_form: Form) -> Form:
+        return binary_form if self.binary else Form.JSON
+
+
+_IMAGES = (
+    "An image orientation network, FP32 [N,3,224,224] to [N,4], 6.8 MB. A request is a header and the raw tensor "
+    f"(588 KiB an image) where a system takes that. `{IN_PROCESS}` is the model in a plain loop with one thread and "
+    "nothing around it: nobody can be faster."
+)
+MLP = Payload(
+    name="mlp",
+    model="mlp",
+    rows=1,
+    shape=(64,),
+    connections=(1, 32, 128),
+    title="Tiny JSON",
+    about="A two-layer network, FP32 [1,64] to [1,10], 0.5 kB of JSON: the model costs next to nothing, so this is "
+    "the cost of the server.",
+)
+WIDE = Payload(
+    name="wide",
+    model="wide",
+    rows=1,
+    shape=(100_000,),
+    connections=(1, 8, 32),
+    title="100 000 numbers in JSON",
+    about="One dense layer, FP32 [1,100000] to [1,10], 0.9 MB of JSON: reading the numbers costs far more than the "
+    "model does.",
+)
+IMAGE_1 = Payload(
+    name="image-1",
+    model="orientation",
+    rows=1,
+    shape=IMAGE,
+    connections=(1, 4, 16),
+    title="One image, binary",
+    about=_IMAGES,
+    binary=True,
+)
+IMAGE_8 = Payload(
+    name="image-8",
+    model="orientation",
+    rows=8,
+    shape=IMAGE,
+    connections=(1, 4),
+    title="Eight images in a request, binary",
+    about="The same network; figures are for whole requests of eight images.",
+    binary=True,
+)
+PAYLOADS = {payload.name: payload for payload in (MLP, WIDE, IMAGE_1, IMAGE_8)}
 
 
 @dataclass(frozen=True)
@@ -34,51 +106,51 @@ class Body:
     header_length: int | None = None
 
 
-def orientation(batch: int) -> str:
-    """The name of the orientation workload with `batch` images in a request."""
-    return f"orientation-b{batch}"
+def payload_named(name: str) -> Payload:
+    if name not in PAYLOADS:
+        raise BenchError(f"unknown payload {name!r}; known: {', '.join(PAYLOADS)}")
+    return PAYLOADS[name]
 
 
-WORKLOADS = (MLP, *(orientation(batch) for batch in ORIENTATION_BATCHES))
-
-
-def write_body(workload: str, directory: Path) -> Body:
-    """Writes the body of `workload`, and beside it the raw FP32 input as `<workload>.f32`. Always the same bytes."""
+def write_input(payload: Payload, directory: Path) -> "array[float]":
+    """Writes the raw FP32 input as `<payload>.f32`. Always the same bytes, and just the numbers that JSON shows."""
     directory.mkdir(parents=True, exist_ok=True)
-    if workload == MLP:
-        content, header_length = _mlp_body()
-        raw = array("f", json.loads(content)["inputs"][0]["data"])
-    elif workload in WORKLOADS:
-        raw = _images(int(workload.rpartition("-b")[2]))
-        content, header_length = _orientation_body(raw)
+    rng = random.Random(0)
+    count = payload.rows * math.prod(payload.shape)
+    low, high = (-2.0, 2.0) if payload.binary else (0.0, 1.0)
+    raw = array("f", (round(rng.uniform(low, high), 6) for _ in range(count)))
+    (directory / f"{payload.name}.f32").write_bytes(raw.tobytes())
+    return raw
+
+
+def write_body(payload: Payload, directory: Path, *, binary_form: Form = Form.BINARY) -> Body:
+    """Writes a request of `payload`; ``binary_form`` matters only to those that are binary."""
+    raw = write_input(payload, directory)
+    form = payload.form(binary_form)
+    shape = [payload.rows, *payload.shape]
+    header_length = None
+    if form is Form.JSON:
+        content = _request("FP32", shape, data=[round(number, 6) for number in raw])
+    elif form is Form.BASE64:
+        text = base64.b64encode(raw.tobytes()).decode()
+        content = _request("BYTES", [1, 1], data=[text], parameters={"content_type": "base64"})
+    elif form is Form.RAW:
+        content = raw.tobytes()
     else:
-        raise BenchError(f"unknown workload {workload!r}; known: {', '.join(WORKLOADS)}")
-    (directory / f"{workload}.f32").write_bytes(raw.tobytes())
-    file = directory / f"{workload}.body"
+        head = _request("FP32", shape, parameters={"binary_data_size": len(raw) * raw.itemsize}, binary_output=True)
+        head += b" " * (-len(head) % 8)  # the tensor is aligned, so that no server has to copy it for that
+        content, header_length = head + raw.tobytes(), len(head)
+    file = directory / f"{payload.name}.{form}.body"
     file.write_bytes(content)
-    kind = "application/json" if header_length is None else "application/octet-stream"
+    kind = "application/json" if form in (Form.JSON, Form.BASE64) else "application/octet-stream"
     return Body(file=file, content_type=kind, header_length=header_length)
 
 
-def _mlp_body() -> tuple[bytes, None]:
-    rng = random.Random(0)
-    data = [round(rng.random(), 4) for _ in range(MLP_INPUTS)]
-    tensor = {"name": "x", "shape": [1, MLP_INPUTS], "datatype": "FP32", "data": data}
-    return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode(), None
-
-
-def _images(batch: int) -> "array[float]":
-    rng = random.Random(0)
-    return array("f", (rng.uniform(-2.0, 2.0) for _ in range(batch * math.prod(IMAGE))))
-
-
-def _orientation_body(raw: "array[float]") -> tuple[bytes, int]:
-    size = len(raw) * raw.itemsize
-    shape = [len(raw) // math.prod(IMAGE), *IMAGE]
-    tensor = {"name": "x", "shape": shape, "datatype": "FP32", "parameters": {"binary_data_size": size}}
-    output = {"name": "fetch_name_0", "parameters": {"binary_data": True}}
-    header = json.dumps({"inputs": [tensor], "outputs": [output]}, separators=(",", ":")).encode()
-    return header + raw.tobytes(), len(header)
+def _request(datatype: str, shape: list[int], *, binary_output: bool = False, **more: object) -> bytes:
+    document: dict[str, object] = {"inputs": [{"name": "x", "shape": shape, "datatype": datatype, **more}]}
+    if binary_output:
+        document["outputs"] = [{"name": "fetch_name_0", "parameters": {"binary_data": True}}]
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)

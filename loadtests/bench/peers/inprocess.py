@@ -1,4 +1,4 @@
-"""The model's own time: ONNX Runtime in a plain loop, one thread. Arguments: model, raw FP32 input, seconds.
+"""The model's own time: ONNX Runtime in a plain loop, one thread. Arguments: model's name, raw FP32 input, seconds.
 
 Prints one JSON line: runs, seconds, p50_ms, p99_ms.
 """
@@ -8,21 +8,19 @@ import sys
 import time
 
 import numpy as np
-import onnxruntime
+from onnx_model import IMAGE, Session
 
 
 def main(model, raw, seconds):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    x = np.fromfile(raw, dtype=np.float32).reshape(-1, 3, 224, 224)
+    session = Session(model)
+    x = np.fromfile(raw, dtype=np.float32).reshape(-1, *IMAGE)
     for _ in range(5):
-        session.run(None, {"x": x})
+        session(x)
     took = []
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
         before = time.perf_counter()
-        session.run(None, {"x": x})
+        session(x)
         took.append(time.perf_counter() - before)
     total = time.perf_counter() - started
     p50, p99 = np.percentile(took, [50, 99]) * 1e3

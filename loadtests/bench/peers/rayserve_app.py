@@ -1,61 +1,94 @@
-"""Ray Serve without Holdfast: a gateway deployment calls a model deployment. Serves until SIGTERM.
+"""Ray Serve without Holdfast. Serves until SIGTERM.
 
-Started twice: with default settings, and with Ray's throughput settings, which are environment variables and --quiet.
+Started three times. With default settings, and with Ray's throughput settings (environment variables, --tuned): a
+gateway deployment calls a deployment for each model. With --single besides: one deployment that does all itself.
 """
 
 import argparse
-import os
 import signal
 import threading
 
 import numpy as np
-import onnxruntime
-import orjson
 import ray
+from onnx_model import Session
+from protocol import HEADER, read, write
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
+MODELS = ("mlp", "wide", "orientation")
+SMALL = {"num_cpus": 0.1}
 
-@serve.deployment(max_ongoing_requests=200, num_replicas=1, ray_actor_options={"num_cpus": 0.1})
+
+@serve.deployment(max_ongoing_requests=200, num_replicas=1, ray_actor_options=SMALL)
 class Model:
-    def __init__(self):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(os.environ["MLP_ONNX"], options, providers=["CPUExecutionProvider"])
+    def __init__(self, name):
+        self.session = Session(name)
 
     async def __call__(self, x):
-        return self.session.run(None, {"x": x})[0]
+        return self.session(x)
 
 
-@serve.deployment(max_ongoing_requests=500, ray_actor_options={"num_cpus": 0.1})
+@serve.deployment(max_ongoing_requests=200, num_replicas=1, ray_actor_options=SMALL)
+class BatchingModel:
+    """Only for requests of one row."""
+
+    def __init__(self, name):
+        self.session = Session(name)
+
+    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.0)
+    async def __call__(self, rows):
+        y = self.session(np.concatenate(rows))
+        return [y[row : row + 1] for row in range(len(rows))]
+
+
+@serve.deployment(max_ongoing_requests=500, ray_actor_options=SMALL)
 class Gateway:
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, **models):
+        self.models = models
 
     async def __call__(self, request: Request) -> Response:
-        tensor = orjson.loads(await request.body())["inputs"][0]
-        x = np.array(tensor["data"], dtype=np.float32).reshape(tensor["shape"])
-        y = await self.model.remote(x)
-        output = {"name": "probabilities", "datatype": "FP32", "shape": list(y.shape), "data": y.ravel()}
-        body = orjson.dumps({"model_name": "mlp", "outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY)
-        return Response(body, media_type="application/json")
+        name = request.url.path.rpartition("/")[2]
+        x = read(await request.body(), request.headers.get(HEADER))
+        y = await self.models[name].remote(x)
+        return Response(write(name, "y", y), media_type="application/json")
+
+
+@serve.deployment(max_ongoing_requests=500, ray_actor_options=SMALL)
+class Single:
+    def __init__(self):
+        self.sessions = {name: Session(name) for name in MODELS}
+
+    async def __call__(self, request: Request) -> Response:
+        name = request.url.path.rpartition("/")[2]
+        x = read(await request.body(), request.headers.get(HEADER))
+        return Response(write(name, "y", self.sessions[name](x)), media_type="application/json")
+
+
+def application(*, tuned, single):
+    # Tuned: no record is built for each request, and the tiny model's requests are batched.
+    logs = {"enable_access_log": False, "log_level": "WARNING"} if tuned else None
+    if single:
+        return Single.options(logging_config=logs).bind()
+    kinds = {name: BatchingModel if tuned and name == "mlp" else Model for name in MODELS}
+    models = {name: kind.options(name=name, logging_config=logs).bind(name) for name, kind in kinds.items()}
+    return Gateway.options(logging_config=logs).bind(**models)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--temp-dir", required=True)
-    parser.add_argument("--quiet", action="store_true", help="no record is built for each request")
+    parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--single", action="store_true")
     arguments = parser.parse_args()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     ray.init(address="local", include_dashboard=False, _temp_dir=arguments.temp_dir)
     serve.start(http_options={"host": "127.0.0.1", "port": arguments.port})
-    logs = {"enable_access_log": False, "log_level": "WARNING"} if arguments.quiet else None
-    model = Model.options(logging_config=logs).bind()
-    serve.run(Gateway.options(logging_config=logs).bind(model), name="mlp", route_prefix="/")
+    app = application(tuned=arguments.tuned, single=arguments.single)
+    serve.run(app, name="bench", route_prefix="/")
     stop.wait()
     serve.shutdown()
     ray.shutdown()

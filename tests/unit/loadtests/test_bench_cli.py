@@ -6,7 +6,10 @@ import yaml
 
 from loadtests.bench import cli
 from loadtests.bench.install import VENVS, missing
-from loadtests.bench.systems import SYSTEMS, serve_config
+from loadtests.bench.lineup import SYSTEMS
+from loadtests.bench.measure import Plan
+from loadtests.bench.systems import Place, System, serve_config
+from loadtests.bench.workloads import IMAGE_1, MLP, PAYLOADS, Form
 
 
 def test_a_run_without_setup_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +38,9 @@ def test_hitting_nothing_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--c", "0"], ["--c", "many"], ["--seconds", "0"], ["--only", "nginx"]])
+@pytest.mark.parametrize(
+    "arguments", [["--c", "0"], ["--c", "many"], ["--seconds", "0"], ["--only", "nginx"], ["--payloads", "cats"]]
+)
 def test_a_wrong_argument_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["run", *arguments])
@@ -58,9 +63,45 @@ def test_the_configuration_is_yaml_that_says_where_to_listen(tmp_path: Path) -> 
     application = config["applications"][0]
     assert application["import_path"] == "serving.app:build"
     assert application["args"]["http"] == {"host": "127.0.0.1", "port": 18010, "gateway_ports": [18110, 18112]}
-    assert [model["name"] for model in application["args"]["models"]] == ["mlp", "orientation"]
+    assert [model["name"] for model in application["args"]["models"]] == ["mlp", "wide", "orientation"]
 
 
 def test_every_system_has_a_name_of_its_own_and_says_its_settings() -> None:
     assert len({system.name for system in SYSTEMS}) == len(SYSTEMS)
-    assert all(system.settings for system in SYSTEMS)
+    assert all(system.settings and system.choices for system in SYSTEMS)
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+def test_whoever_is_no_variant_for_the_tiny_model_is_measured_with_every_payload(system: System) -> None:
+    variant = system.name.endswith("_single") and system.name != "rayserve_single"
+
+    assert set(system.paths) == ({"mlp"} if variant else set(PAYLOADS))
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+def test_every_choice_for_a_peer_but_the_ones_for_all_names_its_source(system: System) -> None:
+    assert all(choice.source.startswith("https://") or choice.source == "" for choice in system.choices)
+    assert any(choice.source for choice in system.choices) or system.name.startswith("holdfast")
+
+
+def test_a_plan_knows_whom_it_measures_with_what_and_how_long_that_takes(tmp_path: Path) -> None:
+    chosen = tuple(system for system in SYSTEMS if system.name in ("mlserver", "mlserver_single"))
+    plan = Plan(Place(tmp_path, 18000), chosen, repeat=2, seconds=5, payloads=(MLP, IMAGE_1))
+    batching, single = chosen
+
+    assert [payload.name for payload in plan.measured_with(batching)] == ["mlp", "image-1"]
+    assert [payload.name for payload in plan.measured_with(single)] == ["mlp"]
+    # 3 numbers of connections each; a start and a warm-up as well.
+    assert plan.minutes == pytest.approx(2 * (3 * (3 * 5 + 2) + 2 * 15) / 60)
+    assert batching.binary_form is Form.BASE64
+
+
+def test_every_second_round_goes_the_other_way_and_leaves_out_whom_it_can_not_measure(tmp_path: Path) -> None:
+    chosen = tuple(system for system in SYSTEMS if system.name in ("mlserver", "mlserver_single", "triton"))
+    plan = Plan(Place(tmp_path, 18000), chosen, repeat=2, seconds=5, payloads=(IMAGE_1,))
+
+    assert [[system.name for system in plan.in_round(number)] for number in (1, 2, 3)] == [
+        ["mlserver", "triton"],
+        ["triton", "mlserver"],
+        ["mlserver", "triton"],
+    ]

@@ -91,3 +91,14 @@ def own() -> Process:
     process = process_tree.read(os.getpid())
     assert process is not None
     return process
+
+
+def test_memory_that_processes_share_counts_once_in_pss() -> None:
+    me = process_tree.read(os.getpid())
+    assert me is not None
+
+    pss_bytes = process_tree.pss_bytes([me])
+
+    assert pss_bytes is not None
+    assert 0 < pss_bytes <= process_tree.rss_bytes([me]) * 1.1  # the second is read a moment later
+    assert process_tree.pss_bytes([]) is None

@@ -1,4 +1,5 @@
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,14 +8,20 @@ from loadtests.bench import plot, report
 from loadtests.bench.results import Failure, Results, Sample
 
 
-def sample(system: str, workload: str, connections: int, per_second: float, *, number: int = 1) -> Sample:
-    figures = {"p50_ms": 0.5, "p99_ms": 2.0, "cpu_s": 0.25, "rss_mb": 120.0}
-    return Sample(number, system, workload, connections, requests=500, per_second=per_second, failed=0, **figures)
+def sample(system: str, payload: str, connections: int, per_second: float, *, number: int = 1) -> Sample:
+    figures = {"p50_ms": 0.5, "p99_ms": 2.0, "cpu_s": 0.25, "rss_mb": 120.0, "pss_mb": 80.0}
+    return Sample(number, system, payload, connections, requests=500, per_second=per_second, failed=0, **figures)
 
 
 def results(*samples: Sample) -> Results:
     machine = {"cpu": "Abacus 9", "cores": 2, "memory_gb": 8, "kernel": "6", "python": "3.11", "load_before": 0.1}
-    settings = {"repeat": 1, "seconds": 6, "connections": [1, 32], "systems": {"triton": "dynamic batching"}}
+    choice = {"what": "no delay", "source": "https://example.org/batcher"}
+    settings = {
+        "repeat": 1,
+        "seconds": 6,
+        "connections": {"mlp": [1, 32], "image-8": [1, 4]},
+        "systems": {"triton": {"settings": "dynamic batching", "choices": [choice, {"what": "CPU", "source": ""}]}},
+    }
     return Results("2030-01-01", machine, {"triton": {"numpy": "1.26.4"}}, settings, list(samples))
 
 
@@ -23,9 +30,14 @@ MEASURED = results(
     sample("triton", "mlp", 32, 10_000.0),
     sample("holdfast", "mlp", 1, 4500.0),
     sample("holdfast", "mlp", 32, 20_000.0),
-    sample("in-process", "orientation-b8", 1, 40.0),
-    sample("holdfast", "orientation-b8", 1, 30.0),
+    sample("in-process", "image-8", 1, 40.0),
+    sample("holdfast", "image-8", 1, 30.0),
+    sample("holdfast", "image-8", 4, 32.0),
 )
+
+
+def pictures(measured: Results) -> list[str]:
+    return [plot.render(section) for section in report.sections(measured)]
 
 
 @pytest.mark.parametrize(
@@ -71,11 +83,33 @@ def test_the_page_shows_figures_and_ratios() -> None:
     page = report.render(MEASURED)
 
     assert "| triton | 3\u202f000 | 0.500 | 2.00 | 10\u202f000 | 0.500 | 2.00 | 0 |" in page
-    assert "| triton | 1.00 (1.00-1.00) | 1.50 (1.50-1.50) | 2.00 (2.00-2.00) | 1.00 (1.00-1.00) |" in page
+    same = "1.00 (1.00-1.00)"
+    assert f"| triton | {same} | {same} | 1.50 (1.50-1.50) | 2.00 (2.00-2.00) | {same} | {same} |" in page
 
 
-def test_images_are_counted_one_by_one_and_compared_with_the_model_alone() -> None:
-    assert "| holdfast | 8 | 1 | 240 | 0.500 | 2.00 | 0.500 | 0.750 (0.750-0.750) | 0 |" in report.render(MEASURED)
+def test_the_page_shows_cpu_for_a_request_and_memory_both_ways() -> None:
+    assert "| triton | 0.500 | 0.500 | 80.0 | 120 |" in report.render(MEASURED)
+
+
+def test_every_payload_has_a_section_with_a_picture_of_its_own() -> None:
+    page = report.render(MEASURED)
+
+    assert page.index("## Tiny JSON") < page.index("benchmarks-mlp.svg") < page.index("## Eight images")
+    assert "benchmarks-image-8.svg" in page
+    assert "## 100" not in page  # not measured
+
+
+def test_images_are_compared_with_the_model_alone() -> None:
+    page = report.render(MEASURED)
+
+    assert "| holdfast | 30.0 | 0.500 | 2.00 | 32.0 | 0.500 | 2.00 | 0.800 (0.800-0.800) | 0 |" in page
+    assert "| in-process | 40.0 | 0.500 | 2.00 | - | - | - | 1.00 (1.00-1.00) | 0 |" in page
+
+
+def test_every_choice_in_a_setup_is_on_the_page_with_its_source() -> None:
+    page = report.render(MEASURED)
+
+    assert "- `triton`: dynamic batching\n  - no delay ([source](https://example.org/batcher))\n  - CPU\n" in page
 
 
 def test_what_could_not_be_measured_is_on_the_page() -> None:
@@ -85,16 +119,17 @@ def test_what_could_not_be_measured_is_on_the_page() -> None:
     page = report.render(broken)
 
     assert "round 2, bento: not ready after 90 s" in page
-    assert "Ratios" not in page  # Holdfast is not there to be compared
+    assert "### Ratios" not in page  # Holdfast is not there to be compared
 
 
-def test_the_picture_is_xml_with_a_dot_for_every_figure_inside_its_frame() -> None:
-    picture = ET.fromstring(plot.render(MEASURED))  # noqa: S314  written by the code under test
+def test_a_picture_is_xml_with_a_dot_for_every_figure_inside_its_frame() -> None:
+    picture = ET.fromstring(pictures(MEASURED)[0])  # noqa: S314  written by the code under test
     namespace = "{http://www.w3.org/2000/svg}"
     dots = [dot for dot in picture.iter(f"{namespace}circle") if dot.find(f"{namespace}title") is not None]
     _, _, width, height = map(float, picture.attrib["viewBox"].split())
 
-    assert len(dots) == 4 + 2 * 2  # req/s at two c of two systems; p50 and p99 of both
+    # Of two systems: req/s and CPU at two c each, p50 and p99 of a lone caller, memory.
+    assert len(dots) == 2 * (2 + 2 + 2 + 1)
     assert all(0 < float(dot.attrib["cx"]) < width and 0 < float(dot.attrib["cy"]) < height for dot in dots)
 
 
@@ -110,6 +145,12 @@ def test_equal_values_still_make_a_scale() -> None:
     assert plot.log_scale([100.0], left=0, right=1)(100) == 0
 
 
-def test_nothing_measured_is_a_page_and_a_picture_all_the_same() -> None:
+def test_nothing_measured_is_a_page_all_the_same() -> None:
     assert "Benchmarks" in report.render(results())
-    assert plot.render(results()).startswith("<svg")
+    assert pictures(results()) == []
+
+
+def test_a_system_that_answered_nothing_has_no_dots() -> None:
+    silent = replace(sample("bento", "mlp", 1, 0.0), requests=0, p50_ms=0.0, p99_ms=0.0, pss_mb=None)
+
+    assert "bento c=" not in pictures(results(silent))[0]

@@ -24,6 +24,7 @@ def sample(key: Key, number: int, per_second: float, *, requests: int = 1000, cp
         failed=number,
         cpu_s=cpu_s,
         rss_mb=100.0 * number,
+        pss_mb=60.0 * number,
     )
 
 
@@ -32,7 +33,7 @@ def test_a_summary_is_the_median_of_the_rounds_with_all_failures_and_the_highest
 
     assert summary.per_second == 20.0
     assert summary.failed == 6
-    assert summary.rss_mb == 300.0
+    assert (summary.rss_mb, summary.pss_mb) == (300.0, 180.0)
 
 
 def test_cpu_is_counted_for_a_thousand_requests() -> None:
@@ -86,7 +87,7 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "`run` makes it"), ("{", "is not JSON"), ('{"schema": 0}', "another version")],
+    [(None, "`run` makes it"), ("{", "is not JSON"), ('{"schema": 1}', "another version")],
 )
 def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path: Path, content: str | None, says: str) -> None:
     if content is not None:

@@ -1,23 +1,22 @@
-"""MLServer's custom runtime for the model; adaptive batching is switched on in model-settings.json."""
-
-import os
+"""MLServer's custom runtime for all models; adaptive batching is switched on where model-settings.json says so."""
 
 import numpy as np
-import onnxruntime
 from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
+from mlserver.codecs import Base64Codec, NumpyCodec
 from mlserver.types import InferenceResponse
+from onnx_model import IMAGE, Session
 
 
-class Mlp(MLModel):
+class Onnx(MLModel):
     async def load(self):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(os.environ["MLP_ONNX"], options, providers=["CPUExecutionProvider"])
+        self.session = Session(self.name.removesuffix("_single"))
         return True
 
     async def predict(self, payload):
-        x = NumpyCodec.decode_input(payload.inputs[0]).astype(np.float32)
-        y = self.session.run(None, {"x": x})[0]
-        output = NumpyCodec.encode_output("probabilities", y)
+        tensor = payload.inputs[0]
+        if tensor.datatype == "BYTES":
+            x = np.frombuffer(Base64Codec.decode_input(tensor)[0], dtype=np.float32).reshape(-1, *IMAGE)
+        else:
+            x = NumpyCodec.decode_input(tensor).astype(np.float32)
+        output = NumpyCodec.encode_output(self.session.output, self.session(x))
         return InferenceResponse(model_name=self.name, outputs=[output])
