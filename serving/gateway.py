@@ -280,7 +280,7 @@ class Gateway:
         )
         routed = loaded(self._table)
         gone = [found for name, found in self._versions.items() if found.digest != routed.get(name)]
-        self._versions = {name: found for name, found in self._versions.items() if found.digest == routed.get(name)}
+        self._versions = {name: self._versions[name] for name, digest in routed.items() if self._serves(name, digest)}
         self._canaries.keep(self._table.models)
         self._plans = self._planned()
         self._count_who_waits()
