@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import sys
 import time
@@ -11,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from loadtests.chaos import library, table
-from loadtests.chaos.run import Say, run
+from loadtests.chaos.one import Say
+from loadtests.chaos.run import Failure, Plan, run
 from loadtests.chaos.spec import Scenario, ScenarioError
 from loadtests.chaos.table import Line
 from loadtests.resilience.errors import RunError
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command == "all" and options.only:
             chosen = [library.load(name) for name in options.only.split(",")]
         signal.signal(signal.SIGTERM, _interrupt)
-        return _run(chosen, options)
+        return _work(chosen, options)
     except (ScenarioError, RunError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
@@ -38,37 +40,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
+def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:6.1f} s] {text}", flush=True)
 
-    out = options.out or Path(".chaos") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    several = options.command == "all"
-    lines = []
-    for number, scenario in enumerate(chosen, 1):
-        if several:
-            say(f"{number} of {len(chosen)}: {scenario.title}")
-        lines.append(_one(scenario, options, out / scenario.name, say, several=several))
-    print(f"\n{table.of_all(lines)}\nrecords are in {out}")
+    plan = Plan(
+        scenarios=chosen,
+        store=options.store,
+        out=options.out or Path(".chaos") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        seed=options.seed,
+        at=options.at,
+        keep=options.keep,
+    )
+    lines = asyncio.run(_all(plan, say))
+    print(f"\n{table.of_all(lines)}\nrecords are in {plan.out}")
     return 0 if all(line.held for line in lines) else 1
 
 
-def _one(scenario: Scenario, options: argparse.Namespace, folder: Path, say: Say, *, several: bool) -> Line:
-    """Among several one that can't run is a line of the table; alone it is an error."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        result = asyncio.run(
-            run(scenario, seed=options.seed, store=options.store, folder=folder, say=say, keep=options.keep)
-        )
-    except RunError as error:
-        if not several:
-            raise
-        say(f"{scenario.name}: {error}")
-        return Line(scenario.name, (), str(error))
-    print(f"\n{table.of_verdicts(scenario.name, result.verdicts, result.notes)}\n", flush=True)
-    return table.line(scenario.name, result.rows, result.verdicts)
+async def _all(plan: Plan, say: Say) -> list[Line]:
+    lines: list[Line] = []
+    async with contextlib.aclosing(run(plan, say)) as results:
+        async for result in results:
+            if isinstance(result, Failure):
+                say(f"{result.name}: {result.why}")
+                lines.append(Line(result.name, (), result.why))
+                continue
+            name = result.scenario.name
+            print(f"\n{table.of_verdicts(name, result.verdicts, result.notes)}\n", flush=True)
+            lines.append(table.line(name, result.rows, result.verdicts))
+            if len(plan.scenarios) > 1:
+                say(f"{len(lines)} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held")
+    return lines
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -78,7 +82,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.chaos",
-        description="Scenarios from files: load, faults at moments that a seed decides, and a verdict on every promise.",
+        description="Scenarios from files: load, faults when a seed says so, and a verdict on every promise.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("list", help="name all scenarios")
@@ -92,5 +96,6 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--store", type=Path, default=Path(".holdfast/models"), metavar="DIR", help="of the models"
         )
+        command.add_argument("--at", metavar="URL", help="a system that is there already, on this machine")
         command.add_argument("--keep", action="store_true", help="leave the systems' folders with their logs in /tmp")
     return parser

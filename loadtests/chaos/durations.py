@@ -14,7 +14,7 @@ class Seconds(float):
 
 
 def decode(kind: type, value: Any) -> Any:
-    """msgspec's hook for types that it doesn't know. Raises `ValueError`."""
+    """The hook of msgspec for types that it doesn't know. Raises `ValueError`."""
     if kind is not Seconds:
         raise NotImplementedError(kind)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:

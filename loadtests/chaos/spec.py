@@ -16,6 +16,7 @@ from loadtests.users.load import Load
 
 _PATH: Final = re.compile(r" - at `\$?([^`]*)`$")
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_NAMED: Final = re.compile(r"`([a-z_.\[\]0-9]+)`")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]+)`")
 
 BAD_VERSIONS: Final = ("fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late")
@@ -42,6 +43,8 @@ class System(Strict, frozen=True, kw_only=True):
     postgres: bool = False
     busy: Seconds = Seconds(0)
     """So long a run of digits' stable version is made to take, so that faults meet requests under way."""
+    busy_per_row: Seconds = Seconds(0)
+    """The same for each row of a run: so much work can't be shared, and there is a most that the system can do."""
     timeout: Seconds = Seconds(3)
     settings: dict[str, Any] = {}
     digits: dict[str, Any] = {}
@@ -156,12 +159,13 @@ def parse(text: str, where: str) -> Scenario:
 
 
 def _located(message: str, tree: yaml.Node | None, where: str) -> str:
-    """msgspec's words with the line instead of only the path, and with the faults that there are."""
+    """The words of msgspec with the line instead of only the path, and with the faults that there are."""
     found = _PATH.search(message)
     path = found[1] if found else ""
     text = message[: found.start()] if found else message
     unknown = _UNKNOWN.search(text)
-    line = _line(tree, path, unknown[1] if unknown else None)
+    named = _NAMED.search(text)
+    line = _line(tree, path or (f".{named[1]}" if named else ""), unknown[1] if unknown else None)
     if unknown:
         text = f"unknown key `{unknown[1]}`"
     elif path.endswith(".fault") and "Invalid value" in text:

@@ -5,7 +5,7 @@ Not here: the promises (`spec.Must`), and the gathering of what was seen (`run.p
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -70,6 +70,14 @@ class Seen:
     """Faults that couldn't be done, and what else went wrong with the run."""
 
 
+class Case(NamedTuple):
+    """What is judged."""
+
+    scenario: Scenario
+    rows: Sequence[Row]
+    seen: Seen
+
+
 def steady_state(rows: Sequence[Row], calm_s: float, expected: int) -> Verdict:
     """The hypothesis: before anything is done, everything is well. Else what comes after says nothing."""
     calm = [row for row in rows if row.due_s < calm_s]
@@ -85,9 +93,10 @@ def steady_state(rows: Sequence[Row], calm_s: float, expected: int) -> Verdict:
 
 def judge(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
     """A verdict for each promise of the scenario."""
+    case = Case(scenario, rows, seen)
     found = [_errors(scenario.must, rows, seen), _wrong(scenario.must, rows)]
     for check in (_shed, _degraded, _latency, _recovery, _back, _goodput, _met, _rollout, _memory, _cancelled):
-        found += check(scenario, rows, seen)
+        found += check(case)
     found += [Verdict(text, held, "") for held, text in seen.promises]
     if seen.troubles:
         found.append(Verdict("the run itself", False, "; ".join(seen.troubles)))
@@ -148,13 +157,13 @@ def _wrong(must: Must, rows: Sequence[Row]) -> Verdict:
     return Verdict(f"{must.wrong} wrong answers unmarked", len(wrong) <= must.wrong, said)
 
 
-def _shed(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    must = scenario.must
-    shed = [row for row in rows if row.outcome is Outcome.SHED]
-    said = f"{len(shed)} of {_count(len(rows))}"
+def _shed(case: Case) -> list[Verdict]:
+    must = case.scenario.must
+    shed = [row for row in case.rows if row.outcome is Outcome.SHED]
+    said = f"{len(shed)} of {_count(len(case.rows))}"
     found = []
     if must.shed_max is not None:
-        share = len(shed) / max(1, len(rows))
+        share = len(shed) / max(1, len(case.rows))
         found.append(Verdict(f"at most {must.shed_max:.0%} shed", share <= must.shed_max, said))
     if must.shed_min:
         found.append(Verdict(f"at least {must.shed_min} shed", len(shed) >= must.shed_min, said))
@@ -165,14 +174,14 @@ def _shed(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
     return found
 
 
-def _degraded(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    must = scenario.must
-    degraded = [row for row in rows if row.outcome is Outcome.DEGRADED]
+def _degraded(case: Case) -> list[Verdict]:
+    must = case.scenario.must
+    degraded = [row for row in case.rows if row.outcome is Outcome.DEGRADED]
     by = ", ".join(f"{count} {what}" for what, count in sorted(Counter(row.degraded for row in degraded).items()))
-    said = f"{len(degraded)} of {_count(len(rows))}" + (f": {by}" if by else "")
+    said = f"{len(degraded)} of {_count(len(case.rows))}" + (f": {by}" if by else "")
     found = []
     if must.degraded_max is not None:
-        share = len(degraded) / max(1, len(rows))
+        share = len(degraded) / max(1, len(case.rows))
         found.append(Verdict(f"at most {must.degraded_max:.1%} degraded", share <= must.degraded_max, said))
     if must.degraded_min:
         held = len(degraded) >= must.degraded_min
@@ -188,17 +197,17 @@ def _calm_p99(scenario: Scenario, rows: Sequence[Row]) -> float:
     return percentile((row.took_s for row in _good(rows) if row.due_s < scenario.calm), 0.99)
 
 
-def _latency(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    must = scenario.must
-    begun_s = first_s(scenario, seen)
-    excused = [performed for performed in seen.performed if performed.excused]
+def _latency(case: Case) -> list[Verdict]:
+    must = case.scenario.must
+    begun_s = first_s(case.scenario, case.seen)
+    excused = [performed for performed in case.seen.performed if performed.excused]
     hurt = [
         row.took_s
-        for row in _good(rows)
+        for row in _good(case.rows)
         if row.due_s >= begun_s
         and not any(one.at_s <= row.done_s and row.due_s <= (one.until_s or 0) for one in excused)
     ]
-    p99, calm = percentile(hurt, 0.99), _calm_p99(scenario, rows)
+    p99, calm = percentile(hurt, 0.99), _calm_p99(case.scenario, case.rows)
     said = f"p99 {duration(p99)}, in calm {duration(calm)}"
     found = []
     if must.p99_max is not None:
@@ -211,14 +220,14 @@ def _latency(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdic
     return found
 
 
-def _recovery(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    within_s = scenario.must.recover_within
+def _recovery(case: Case) -> list[Verdict]:
+    within_s = case.scenario.must.recover_within
     if within_s is None:
         return []
     promise = f"as in calm again within {duration(within_s)}"
-    samples = [_sample(row) for row in rows if row.user in ORDINARY]
-    fast_s = max(FAST_LEAST_S, 3 * _calm_p99(scenario, rows))
-    took = [recovery(samples, _since(performed), fast_s=fast_s) for performed in seen.performed]
+    samples = [_sample(row) for row in case.rows if row.user in ORDINARY]
+    fast_s = max(FAST_LEAST_S, 3 * _calm_p99(case.scenario, case.rows))
+    took = [recovery(samples, _since(performed), fast_s=fast_s) for performed in case.seen.performed]
     if not took:
         return [Verdict(promise, False, "no fault was done")]
     never = sum(seconds is None for seconds in took)
@@ -244,67 +253,69 @@ def _sample(row: Row) -> Sample:
     return Sample(due_s=row.due_s, took_s=row.took_s, kind=kinds.get(row.outcome, Kind.FAILED), by=row.version)
 
 
-def _back(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    within_s = scenario.must.back_within
+def _back(case: Case) -> list[Verdict]:
+    within_s = case.scenario.must.back_within
     if within_s is None:
         return []
-    times = [performed.back_s for performed in seen.performed if performed.back_s is not None]
+    times = [performed.back_s for performed in case.seen.performed if performed.back_s is not None]
     said = f"after {duration(max(times))} at most, {len(times)} times" if times else "nothing came back"
     held = bool(times) and max(times) <= within_s
     return [Verdict(f"a replacement serves within {duration(within_s)}", held, said)]
 
 
-def _goodput(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    least = scenario.must.goodput_min
+def _goodput(case: Case) -> list[Verdict]:
+    least = case.scenario.must.goodput_min
     if least is None:
         return []
-    if not seen.peak:
+    if not case.seen.peak:
         return [Verdict(f"goodput at least {least:.0%} of the peak", False, "the peak is unknown")]
-    deadline_s = scenario.load.timeout or float(scenario.system.timeout)
-    from_s, to_s = scenario.calm + SETTLE_S, scenario.load.seconds - deadline_s
-    good = sum(row.outcome is Outcome.OK and from_s <= row.due_s < to_s for row in rows)
+    deadline_s = case.scenario.load.timeout or float(case.scenario.system.timeout)
+    from_s, to_s = case.scenario.calm + SETTLE_S, case.scenario.load.seconds - deadline_s
+    good = sum(row.outcome is Outcome.OK and from_s <= row.due_s < to_s for row in case.rows)
     rate = good / max(0.001, to_s - from_s)
-    offered = sum(from_s <= row.due_s < to_s for row in rows) / max(0.001, to_s - from_s)
-    said = f"{rate:.0f}/s of {seen.peak:.0f}/s, {rate / seen.peak:.0%}; {offered:.0f}/s asked"
-    return [Verdict(f"goodput at least {least:.0%} of the peak", rate >= least * seen.peak, said)]
+    offered = sum(from_s <= row.due_s < to_s for row in case.rows) / max(0.001, to_s - from_s)
+    said = f"{rate:.0f}/s of {case.seen.peak:.0f}/s, {rate / case.seen.peak:.0%}; {offered:.0f}/s asked"
+    return [Verdict(f"goodput at least {least:.0%} of the peak", rate >= least * case.seen.peak, said)]
 
 
-def _met(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
+def _met(case: Case) -> list[Verdict]:
     """That the fault did what it should: else nothing was tried."""
-    must = scenario.must
+    must = case.scenario.must
     found = []
     if must.met_by:
-        counts = {outcome: seen.attempts.get(outcome, 0) for outcome in must.met_by}
+        counts = {outcome: case.seen.attempts.get(outcome, 0) for outcome in must.met_by}
         said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         found.append(Verdict("attempts met the fault", any(counts.values()), said))
     if must.breaker_opens:
-        opened = next((at_s for at_s, state in seen.breakers if state >= 2), None)
+        opened = next((at_s for at_s, state in case.seen.breakers if state >= 2), None)
         said = "never" if opened is None else f"open at {opened:.1f} s"
         found.append(Verdict("the breaker opens", opened is not None, said))
     if must.ejects:
-        found.append(Verdict("the bad replica is ejected", seen.ejected, "ejected" if seen.ejected else "never"))
+        found.append(
+            Verdict("the bad replica is ejected", case.seen.ejected, "ejected" if case.seen.ejected else "never")
+        )
     return found
 
 
-def _rollout(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    must = scenario.must
+def _rollout(case: Case) -> list[Verdict]:
+    must = case.scenario.must
     found = []
     if must.ends_as is not None:
-        said = f"{seen.ended_as or 'no rollout'}: {seen.reason}".rstrip(": ")
-        found.append(Verdict(f"the rollout ends as {must.ends_as}", seen.ended_as == must.ends_as, said))
+        said = f"{case.seen.ended_as or 'no rollout'}: {case.seen.reason}".rstrip(": ")
+        found.append(Verdict(f"the rollout ends as {must.ends_as}", case.seen.ended_as == must.ends_as, said))
     if must.rolled_back_within is not None:
-        took_s = seen.rollback_s
+        took_s = case.seen.rollback_s
         held = took_s is not None and took_s <= must.rolled_back_within
         said = "never" if took_s is None else f"{duration(took_s)} from the evidence to the last gateway"
         found.append(Verdict(f"rolled back within {duration(must.rolled_back_within)}", held, said))
     return found
 
 
-def _memory(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    most = scenario.must.memory_growth_max
+def _memory(case: Case) -> list[Verdict]:
+    most = case.scenario.must.memory_growth_max
     if most is None:
         return []
-    values = [value for _, value in seen.memory]
+    values = [value for _, value in case.seen.memory]
     later = values[len(values) // 4 :]
     if not later:
         return [Verdict(f"gateways grow by {most:g} MB at most", False, "not seen")]
@@ -312,17 +323,14 @@ def _memory(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict
     return [Verdict(f"gateways grow by {most:g} MB at most", grown <= most, f"{grown:.1f} MB over {later[0]:.0f} MB")]
 
 
-def _cancelled(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
-    most = scenario.must.cancelled_computed_max
+def _cancelled(case: Case) -> list[Verdict]:
+    most = case.scenario.must.cancelled_computed_max
     if most is None:
         return []
     promise = f"at most {most:.0%} of the cancelled are computed"
-    cancelled = sum(row.outcome is Outcome.CANCELLED for row in rows)
-    if seen.computed is None or not cancelled:
+    cancelled = sum(row.outcome is Outcome.CANCELLED for row in case.rows)
+    if case.seen.computed is None or not cancelled:
         return [Verdict(promise, False, "not seen")]
-    answered = sum(row.outcome is Outcome.OK for row in rows)
-    vain = max(0, seen.computed - answered)
+    answered = sum(row.outcome is Outcome.OK for row in case.rows)
+    vain = max(0, case.seen.computed - answered)
     return [Verdict(promise, vain <= most * cancelled, f"{vain} of {cancelled}")]
-
-
-Check = Callable[[Scenario, Sequence[Row], Seen], list[Verdict]]

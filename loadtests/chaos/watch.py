@@ -44,13 +44,13 @@ class Watch:
 
     async def _look(self) -> dict[Series, float]:
         system = self._world.system
-        statuses, replicas, gateways = await asyncio.gather(system.status(), system.all_replicas(), system.gateways())
+        statuses, replicas = await asyncio.gather(system.status(), system.all_replicas())
         self.ejected = self.ejected or any(_ejects(status) for status in statuses)
         found = {("replicas", name, ""): float(len(alive)) for name, alive in replicas.items()}
         for status in statuses:
             _add(found, status)
         memory, handles, threads = 0.0, 0.0, 0.0
-        for pid in gateways:
+        for pid in [int(status["gateway"]["pid"]) for status in statuses]:
             mb = rss_mb(pid)
             memory += 0.0 if math.isnan(mb) else mb
             handles += _count(pid, "fd")

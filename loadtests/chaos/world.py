@@ -7,11 +7,14 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import msgspec
+
+from loadtests.chaos.durations import Seconds
 from loadtests.chaos.spec import BAD_VERSIONS, Scenario, System
 from loadtests.resilience.answers import STATIC_OUTPUTS
 from loadtests.resilience.errors import RunError
@@ -53,8 +56,9 @@ class World:
 
     def busy(self) -> dict[str, float]:
         """The fault that makes runs take as long as the scenario says; empty if it says nothing."""
-        busy_ms = self.scenario.system.busy * 1000
-        return {"slow_ms": busy_ms} if busy_ms else {}
+        system = self.scenario.system
+        found = {"slow_ms": system.busy * 1000, "slow_ms_per_row": system.busy_per_row * 1000}
+        return {key: value for key, value in found.items() if value}
 
     async def command(self, version: str, replica: str, fault: Mapping[str, Any]) -> None:
         """Tell replicas to misbehave. Raises `RunError` if none of those that are meant obeys."""
@@ -76,32 +80,55 @@ class World:
         return await self.system.replicas(version)
 
 
+class Grounds(NamedTuple):
+    """What several scenarios are run on, one after the other."""
+
+    system: HoldfastUnderTest
+    store: Path
+    redis: Redis | None = None
+    proxy: SlowProxy | None = None
+    postgres: Postgres | None = None
+
+    def world(self, scenario: Scenario) -> World:
+        return World(scenario, *self)
+
+
+def same_grounds(one: Scenario, other: Scenario) -> bool:
+    """Whether both can be run on one system: what is busy is told to it later."""
+    return _ground(one.system) == _ground(other.system)
+
+
+def _ground(system: System) -> System:
+    return msgspec.structs.replace(system, busy=Seconds(0), busy_per_row=Seconds(0))
+
+
 @contextlib.asynccontextmanager
-async def world(scenario: Scenario, source: Path, *, keep: bool = False) -> AsyncIterator[World]:
+async def grounds(scenarios: Sequence[Scenario], source: Path, *, keep: bool = False) -> AsyncIterator[Grounds]:
     """A system that is ready, and gone afterwards. Raises `RunError`."""
     if not (source / MODEL).is_dir():
         raise RunError(f"no models in {source}: `python -m models.zoo --store {source}` makes them")
+    wanted = scenarios[0].system
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hfc-store-", dir="/tmp")))
         store = folder / "models"
-        await _fill(scenario, source, store)
-        redis, proxy = await _redis(stack) if scenario.system.redis else (None, None)
-        postgres = await _postgres(stack) if scenario.system.postgres else None
+        await _fill(scenarios, source, store)
+        redis, proxy = await _redis(stack) if wanted.redis else (None, None)
+        postgres = await _postgres(stack) if wanted.postgres else None
         settings = arguments(
-            scenario.system,
+            wanted,
             store=store,
             redis_url=None if proxy is None else f"redis://127.0.0.1:{proxy.port}/0",
             event_log=None if postgres is None else postgres.url,
         )
         system = await stack.enter_async_context(HoldfastUnderTest(settings, keep=keep))
-        yield World(scenario, system, store, redis=redis, proxy=proxy, postgres=postgres)
+        yield Grounds(system, store, redis, proxy, postgres)
 
 
-async def _fill(scenario: Scenario, source: Path, store: Path) -> None:
-    """A store of the run's own, with the version that a rollout brings, if that has to be made."""
+async def _fill(scenarios: Sequence[Scenario], source: Path, store: Path) -> None:
+    """A store of the run's own, with the versions that rollouts bring."""
     images, _ = digit_images()
-    rollout = scenario.rollout
-    await make_store(source, store, [rollout.version] if rollout and rollout.version in BAD_VERSIONS else [], images)
+    versions = {scenario.rollout.version for scenario in scenarios if scenario.rollout is not None}
+    await make_store(source, store, sorted(versions & set(BAD_VERSIONS)), images)
     shutil.copytree(source / LITE, store / LITE)
 
 

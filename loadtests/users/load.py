@@ -41,7 +41,7 @@ class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`rate` is in requests a second; with `overload` it is what the system can do, and `factor` times that is asked."""
+    """How much is asked. `rate` is in requests a second; with `overload` it is `factor` times that."""
 
     rate: Annotated[float, Meta(gt=0, le=5000)]
     seconds: Annotated[float, Meta(ge=2, le=7200)]
@@ -57,8 +57,8 @@ class Arrival(NamedTuple):
 
     due_s: float
     user: str
-    index: int
-    """Its number; what it asks follows from it."""
+    number: int
+    """What it asks follows from it."""
 
 
 class Chance(Protocol):

@@ -50,7 +50,8 @@ class Office:
 
     def next(self, kind: str) -> Arrival:
         """What a user of this kind has to do next; it waits for that."""
-        return self._waiting[kind].get()
+        arrival: Arrival = self._waiting[kind].get()
+        return arrival
 
     def done(self, kind: str, row: Row) -> None:
         self._rows.append(row)

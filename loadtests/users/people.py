@@ -1,4 +1,4 @@
-"""The locust users: one class for each kind of client. Importing this brings locust, which changes the whole process."""
+"""The locust users: one class for each kind of client. This imports locust, which changes how everything waits."""
 
 from typing import ClassVar, Final
 
@@ -46,7 +46,7 @@ class Client(User):
     def work(self) -> None:
         arrival = self.office.next(self.kind)
         sent_s = self.office.now_s
-        image = arrival.index % self.plan.images
+        image = arrival.number % self.plan.images
         model = self.model(arrival)
         try:
             reply = self.ask(self.request(arrival, image, model))
@@ -118,14 +118,14 @@ class Mixed(Client):
     kind = "mixed"
 
     def model(self, arrival: Arrival) -> str:
-        return LITE if arrival.index % 2 else DIGITS
+        return LITE if arrival.number % 2 else DIGITS
 
 
 class Sticky(Client):
     kind = "sticky"
 
     def request(self, arrival: Arrival, image: int, model: str) -> bytes:
-        return self.requests.sticky(image, arrival.index)
+        return self.requests.sticky(image, arrival.number)
 
 
 class Bursts(Client):

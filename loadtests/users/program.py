@@ -4,6 +4,7 @@ It needs a process of its own: locust makes every wait of the whole process one 
 """
 
 import json
+import logging
 import random
 import signal
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import gevent
-import locust.log
 from gevent.fileobject import FileObjectThread
 from locust.env import Environment
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     except (PlanError, IndexError) as error:
         print(f"users: {error if argv else 'name the file of a plan'}", file=sys.stderr)
         return 2
-    locust.log.setup_logging("ERROR")
+    logging.basicConfig(level=logging.ERROR)
     kinds = [kind for kind, weight in plan.load.users.weights().items() if weight]
     environment = Environment(user_classes=[people.KINDS[kind] for kind in kinds])
     runner = environment.create_local_runner()
