@@ -36,6 +36,8 @@ class Done:
     target: str
     detail: str = ""
     until_s: float | None = None
+    struck_s: float | None = None
+    """When exactly; None: when it was due."""
     back_s: float | None = None
     """From the death to a serving replacement."""
     excused: bool = False

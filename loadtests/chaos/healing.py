@@ -2,6 +2,7 @@
 
 import shutil
 
+from loadtests.chaos.right import all_answer
 from loadtests.chaos.world import MODEL, Grounds
 from loadtests.resilience.client import NoReply
 from loadtests.resilience.errors import RunError
@@ -15,9 +16,10 @@ async def healed(grounds: Grounds) -> str | None:
     digits = next(model for model in system.arguments["models"] if model["name"] == MODEL)
     try:
         await (reset(system) if digits["versions"] == ["v1"] else heal(system))
-    except (RunError, NoReply) as error:
+        await all_answer(system)
+    except (RunError, NoReply, TimeoutError) as error:
         await system.stop()
         shutil.rmtree(system.folder / "state", ignore_errors=True)
         await system.start()
-        return str(error)
+        return str(error) or "a version that answers no more"
     return None

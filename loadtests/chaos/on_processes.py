@@ -48,7 +48,7 @@ async def _gateways_back(world: World, gone: list[int]) -> Done:
     await world.system.until(back, f"{count} gateways take requests", within_s=2 * BACK_S)
     back_s = world.now_s - began_s
     target = f"gateway {', '.join(map(str, gone))}"
-    return Done(target, f"all gateways take requests after {back_s:.1f} s", world.now_s, back_s)
+    return Done(target, f"all gateways take requests after {back_s:.1f} s", world.now_s, began_s, back_s)
 
 
 async def kill_haproxy(blow: Blow[faults.KillHaproxy]) -> Done:
@@ -69,7 +69,9 @@ async def kill_haproxy(blow: Blow[faults.KillHaproxy]) -> Done:
 
     await soon(answers, "HAProxy answers again")
     back_s = world.now_s - began_s
-    return Done(f"haproxy {', '.join(map(str, victims))}", f"answers after {back_s:.2f} s", world.now_s, back_s)
+    return Done(
+        f"haproxy {', '.join(map(str, victims))}", f"answers after {back_s:.2f} s", world.now_s, began_s, back_s
+    )
 
 
 async def kill_control(blow: Blow[faults.KillControl]) -> Done:
@@ -81,7 +83,7 @@ async def kill_control(blow: Blow[faults.KillControl]) -> Done:
         "another control plane writes", lambda one: one["pid"] != pid and one["state"] == "writing", within_s=BACK_S
     )
     back_s = world.now_s - began_s
-    return Done(f"control plane {pid}", f"another one writes after {back_s:.1f} s", world.now_s, back_s)
+    return Done(f"control plane {pid}", f"another one writes after {back_s:.1f} s", world.now_s, began_s, back_s)
 
 
 async def kill_serve_controller(blow: Blow[faults.KillServeController]) -> Done:
@@ -103,7 +105,7 @@ async def kill_serve_controller(blow: Blow[faults.KillServeController]) -> Done:
 
     await soon(back, "another Serve controller is there")
     back_s = world.now_s - began_s
-    return Done(f"Serve controller {victims[0]}", f"another one after {back_s:.1f} s", world.now_s, back_s)
+    return Done(f"Serve controller {victims[0]}", f"another one after {back_s:.1f} s", world.now_s, began_s, back_s)
 
 
 async def restart_everything(blow: Blow[faults.RestartEverything]) -> Done:
@@ -127,7 +129,7 @@ async def restart_everything(blow: Blow[faults.RestartEverything]) -> Done:
         forward = same and after is not None and after["weight"] >= before["weight"]
         promises.append(Promise(forward, f"the rollout was {before['phase']} at {before['weight']} %, and is {where}"))
     detail = f"down after {down_s - began_s:.1f} s, whole {up_s - down_s:.1f} s later"
-    return Done("everything", detail, world.now_s, up_s - began_s, excused=True, promises=tuple(promises))
+    return Done("everything", detail, world.now_s, began_s, up_s - began_s, excused=True, promises=tuple(promises))
 
 
 async def _cached(world: World) -> int:

@@ -74,7 +74,7 @@ async def _replaced(world: World, version: str, gone: list[Replica]) -> Done:
     back_s = world.now_s - began_s
     if world.busy() and version == world.primary:
         await world.command(version, "all", world.busy())
-    return Done(_named(version, gone), f"replaced after {back_s:.1f} s", world.now_s, back_s)
+    return Done(_named(version, gone), f"replaced after {back_s:.1f} s", world.now_s, began_s, back_s)
 
 
 def commanded(make: Callable[[Any], dict[str, Any]]) -> Hand:

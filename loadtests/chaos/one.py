@@ -20,28 +20,25 @@ from loadtests.chaos import record, verdicts
 from loadtests.chaos.blows import Blow, Done
 from loadtests.chaos.faults import name_of
 from loadtests.chaos.hands import HANDS
+from loadtests.chaos.right import IMAGES
 from loadtests.chaos.schedule import Due
 from loadtests.chaos.spec import Scenario
 from loadtests.chaos.verdicts import Performed, Seen, Verdict
 from loadtests.chaos.watch import Watch
 from loadtests.chaos.world import LITE, MODEL, World
 from loadtests.resilience import evidence
-from loadtests.resilience.answers import Outputs, digit_documents, known_outputs
+from loadtests.resilience.answers import Outputs, digit_documents
 from loadtests.resilience.client import NoReply, encode
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.load import closed_loop
-from loadtests.resilience.system import HOST, ROOT, versions_of
+from loadtests.resilience.system import HOST, ROOT
 from loadtests.rollouts.admin import OVER
 from loadtests.rollouts.files import rollout_file
-from loadtests.rollouts.store import digit_images, known_answers
 from loadtests.users.load import arrivals
 from loadtests.users.rows import Outcome, Row, parse_rows
 
 Say = Callable[[str], None]
 
-IMAGES: Final = 200
-"""So many digits are asked about: few enough to come again and again."""
-_ASKERS: Final = 8
 _LEAD_S: Final = 0.3
 _PROGRESS_S: Final = 5.0
 _HANDS_S: Final = 150.0
@@ -76,31 +73,6 @@ class _Gathered:
     notes: list[str] = field(default_factory=list)
     report: Mapping[str, Any] | None = None
     """Of the rollout, when it was over."""
-
-
-async def known_to(found: World) -> dict[str, list[Outputs]]:
-    """What each version answers to each input when nothing is wrong; of a bad one, what it should answer."""
-    documents = digit_documents()[:IMAGES]
-    limit = asyncio.Semaphore(_ASKERS)
-
-    async def ask(version: str, image: int) -> Outputs:
-        model, _, name = version.partition("@")
-        request = encode("POST", f"/v2/models/{model}/versions/{name}/infer", documents[image])
-        async with limit:
-            try:
-                return known_outputs(version, await found.system.pool.send(request, timeout_s=15.0))
-            except NoReply as error:
-                raise RunError(f"{version} gives no answer in calm: {error}") from None
-
-    known: dict[str, list[Outputs]] = {}
-    for model in found.system.arguments["models"]:
-        for version in versions_of(model):
-            known[version] = list(await asyncio.gather(*(ask(version, image) for image in range(IMAGES))))
-    if (rollout := found.scenario.rollout) is not None:
-        images, _ = digit_images()
-        made = await asyncio.to_thread(known_answers, found.store, [rollout.version], images[:IMAGES])
-        known.update({version: list(answers) for version, answers in made.items()})
-    return known
 
 
 class Run:
@@ -264,7 +236,7 @@ class Run:
         self.gathered.promises += [(promise.held, promise.text) for promise in done.promises]
         self.gathered.performed.append(
             Performed(
-                at_s=at_s,
+                at_s=at_s if done.struck_s is None else done.struck_s,
                 until_s=done.until_s,
                 fault=due.fault,
                 name=name,

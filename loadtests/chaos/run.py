@@ -6,7 +6,7 @@ Not here: what happens in one (`one.py`).
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +14,13 @@ from typing import NamedTuple
 from loadtests.chaos import record
 from loadtests.chaos.faults import OF_ITS_OWN, name_of
 from loadtests.chaos.healing import healed
-from loadtests.chaos.one import Result, Run, Say, known_to
+from loadtests.chaos.one import Result, Run, Say
+from loadtests.chaos.right import known_to, known_to_canary
 from loadtests.chaos.running import running
 from loadtests.chaos.schedule import schedule
 from loadtests.chaos.spec import Scenario
 from loadtests.chaos.world import Grounds, grounds, same_grounds
+from loadtests.resilience.answers import Outputs
 from loadtests.resilience.client import NoReply
 from loadtests.resilience.errors import RunError
 
@@ -58,9 +60,10 @@ async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
             say("starting a system" if plan.at is None else f"looking at {plan.at}")
             async with _grounds(plan, chosen) as found:
                 say(f"ready after {time.monotonic() - began:.1f} s")
+                known = await known_to(found.system)
                 for scenario in chosen:
                     done += 1
-                    yield await _one(plan, scenario, found, say)
+                    yield await _one(plan, scenario, found, known, say)
                     if done < len(chosen) and (trouble := await healed(found)):
                         say(f"afterwards {trouble}: it was started anew")
                 if complaints := await found.system.stop():
@@ -88,7 +91,9 @@ def _grounds(plan: Plan, chosen: Sequence[Scenario]) -> contextlib.AbstractAsync
     return grounds(chosen, plan.store, keep=plan.keep)
 
 
-async def _one(plan: Plan, scenario: Scenario, found: Grounds, say: Say) -> Result | Failure:
+async def _one(
+    plan: Plan, scenario: Scenario, found: Grounds, known: Mapping[str, list[Outputs]], say: Say
+) -> Result | Failure:
     started_at = record.started()
     folder = plan.out / scenario.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,8 +102,8 @@ async def _one(plan: Plan, scenario: Scenario, found: Grounds, say: Say) -> Resu
     try:
         if where.busy():
             await where.command(where.primary, "all", where.busy())
-        known = await known_to(where)
-        one = Run(scenario, seed=plan.seed, plan=faults, world=where, known=known, folder=folder, say=say)
+        right = {**known, **await known_to_canary(where)}
+        one = Run(scenario, seed=plan.seed, plan=faults, world=where, known=right, folder=folder, say=say)
         result = await one.go()
     except (RunError, NoReply) as error:
         if len(plan.scenarios) == 1:

@@ -272,8 +272,14 @@ class HoldfastUnderTest:
         for log in sorted((self.folder / "ray" / "session_latest" / "logs").glob("worker-*.err")):
             text = log.read_text(errors="replace")
             if "Traceback" in text or "never retrieved" in text:
-                found.append(log.name)
+                found.append(f"{log.name} ({_reason(text)})")
         return found
+
+
+def _reason(text: str) -> str:
+    """The last line of the first trace."""
+    lines = text[max(0, text.find("Traceback")) :].splitlines()
+    return next((line for line in lines[1:] if line and not line.startswith((" ", "\t"))), lines[0])[:200]
 
 
 def versions_of(model: Mapping[str, Any]) -> list[str]:
