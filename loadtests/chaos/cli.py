@@ -13,7 +13,7 @@ from types import FrameType
 
 from loadtests.chaos import library, table
 from loadtests.chaos.one import Say
-from loadtests.chaos.run import Failure, Plan, run
+from loadtests.chaos.run import THE_END, Failure, Plan, run
 from loadtests.chaos.spec import Scenario, ScenarioError
 from loadtests.chaos.table import Line
 from loadtests.resilience.errors import RunError
@@ -71,7 +71,8 @@ async def _all(plan: Plan, say: Say) -> list[Line]:
             print(f"\n{table.of_verdicts(name, result.verdicts, result.notes)}\n", flush=True)
             lines.append(table.line(name, result.rows, result.verdicts))
             if len(plan.scenarios) > 1:
-                say(f"{len(lines)} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held")
+                done = sum(each.name != THE_END for each in lines)
+                say(f"{done} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held")
     return lines
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from loadtests.chaos import record
 from loadtests.chaos.faults import OF_ITS_OWN, name_of
@@ -23,6 +23,8 @@ from loadtests.chaos.world import Grounds, grounds, same_grounds
 from loadtests.resilience.answers import Outputs
 from loadtests.resilience.client import NoReply
 from loadtests.resilience.errors import RunError
+
+THE_END: Final = "(the end of a system)"
 
 
 class Failure(NamedTuple):
@@ -67,7 +69,7 @@ async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
                     if done < len(chosen) and (trouble := await healed(found)):
                         say(f"afterwards {trouble}: it was started anew")
                 if complaints := await found.system.stop():
-                    yield Failure("(the end of a system)", "; ".join(complaints))
+                    yield Failure(THE_END, "; ".join(complaints))
         except RunError as error:
             if len(plan.scenarios) == 1:
                 raise

@@ -6,6 +6,7 @@ What it saw becomes `series.json`. Not here: what clients saw (`loadtests.users`
 import asyncio
 import contextlib
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +58,7 @@ class Watch:
             threads += _count(pid, "task")
         return found | {
             ("gateways", "", ""): float(len(statuses)),
+            ("machine_load", "", "processes"): round(os.getloadavg()[0], 2),
             ("gateway_memory", "", "MB"): round(memory, 1),
             ("gateway_handles", "", ""): handles,
             ("gateway_threads", "", ""): threads,

@@ -29,10 +29,10 @@ must:
 """
 
 
-def test_a_scenario_leaves_a_record_and_tells_what_was_broken(store: Path, tmp_path: Path) -> None:
+def test_a_scenario_leaves_a_record_and_tells_what_was_broken(zoo_store: Path, tmp_path: Path) -> None:
     file = tmp_path / "short.yaml"
     file.write_text(FILE)
-    words = ["run", str(file), "--seed", "3", "--out", str(tmp_path / "out"), "--store", str(store)]
+    words = ["run", str(file), "--seed", "3", "--out", str(tmp_path / "out"), "--store", str(zoo_store)]
     found = subprocess.run(
         [sys.executable, "-m", "loadtests.chaos", *words],
         cwd=ROOT,
