@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,9 @@ from loadtests.resilience.client import Reply
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.figures import Kind
 
+LENGTH_HEADER = "inference-header-content-length"
+BINARY: Mapping[str, str] = {"FP32": "<f", "INT64": "<q"}
+"""What the models of these tests give, as `struct` knows it."""
 VERSION_HEADER = "holdfast-version"
 DEGRADED_HEADER = "holdfast-degraded"
 REASON_HEADER = "holdfast-degraded-reason"
@@ -43,12 +47,30 @@ def padded(document: bytes, size: int) -> bytes:
     return document[:-1] + b" " * (size - len(document)) + document[-1:]
 
 
+def document_of(reply: Reply) -> Any:
+    """The JSON of an answer, with the data of its binary tensors in it. Raises `ValueError`."""
+    length = reply.headers.get(LENGTH_HEADER)
+    if length is None:
+        return json.loads(reply.body)
+    at = int(length)
+    document = json.loads(reply.body[:at])
+    for output in document["outputs"]:
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is not None:
+            kind = BINARY.get(output["datatype"])
+            if kind is None or at + size > len(reply.body):
+                raise ValueError(f"no {output['datatype']} of {size} bytes")
+            output["data"] = [value for (value,) in struct.iter_unpack(kind, reply.body[at : at + size])]
+            at += size
+    return document
+
+
 def outputs_of(document: Any) -> Outputs | None:
     """The outputs of an answer by name; None if it isn't one."""
     try:
         found = {output["name"]: output["data"] for output in document["outputs"]}
         return found if all(math.isfinite(value) for values in found.values() for value in values) else None
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return None
 
 
@@ -84,7 +106,7 @@ class Judge:
 
     def _wrong(self, image: int, by: str, reply: Reply) -> str | None:
         try:
-            document = json.loads(reply.body)
+            document = document_of(reply)
         except ValueError:
             return "not JSON"
         outputs = outputs_of(document)

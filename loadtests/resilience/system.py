@@ -47,7 +47,8 @@ class HoldfastUnderTest:
     def __init__(self, arguments: Mapping[str, Any], *, keep: bool = False) -> None:
         self._keep = keep
         self.folder = Path(tempfile.mkdtemp(prefix="hfr-", dir="/tmp"))  # short: sockets lie below it
-        self.port, *self._range = _free_ports(1 + GATEWAYS + 4)
+        self.gateway_count = int(arguments.get("gateway", {}).get("replicas", GATEWAYS))
+        self.port, *self._range = _free_ports(1 + self.gateway_count + 4)
         self.log = self.folder / "up.log"
         self.arguments: dict[str, Any] = {
             **arguments,
@@ -169,7 +170,7 @@ class HoldfastUnderTest:
     async def whole(self) -> bool:
         """Whether all gateways take requests, and each has every replica of every version."""
         ports = await self.accepting()
-        if len(ports) != GATEWAYS:
+        if len(ports) != self.gateway_count:
             return False
         for port in ports:
             if not await self._all_ready(port):
@@ -249,8 +250,12 @@ class HoldfastUnderTest:
 
     async def gateways(self) -> list[int]:
         """The pids of the gateways."""
+        return await self.titled(lambda command: command.split(" ")[0] == GATEWAY_TITLE)
+
+    async def titled(self, wanted: Callable[[str], bool]) -> list[int]:
+        """The pids of all its processes whose command line is wanted."""
         found = await asyncio.to_thread(self._processes)
-        return sorted(pid for pid, command in found.items() if command.split(" ")[0] == GATEWAY_TITLE)
+        return sorted(pid for pid, command in found.items() if wanted(command))
 
     def _processes(self) -> dict[int, str]:
         return processes_of(self._sessions, str(self.folder))
@@ -267,8 +272,14 @@ class HoldfastUnderTest:
         for log in sorted((self.folder / "ray" / "session_latest" / "logs").glob("worker-*.err")):
             text = log.read_text(errors="replace")
             if "Traceback" in text or "never retrieved" in text:
-                found.append(log.name)
+                found.append(f"{log.name} ({_reason(text)})")
         return found
+
+
+def _reason(text: str) -> str:
+    """The last line of the first trace."""
+    lines = text[max(0, text.find("Traceback")) :].splitlines()
+    return next((line for line in lines[1:] if line and not line.startswith((" ", "\t"))), lines[0])[:200]
 
 
 def versions_of(model: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,102 @@
+"""The command line."""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from loadtests.chaos import library, table
+from loadtests.chaos.one import Say
+from loadtests.chaos.run import THE_END, Failure, Plan, run
+from loadtests.chaos.spec import Scenario, ScenarioError
+from loadtests.chaos.table import Line
+from loadtests.resilience.errors import RunError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when all held, 1 when not, 2 when it couldn't run, 130 when interrupted."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.command == "list":
+            for scenario in library.everything():
+                print(f"{scenario.name:<26} {scenario.load.seconds:>4.0f} s  {scenario.title}")
+            return 0
+        chosen = library.everything() if options.command == "all" else [library.load(options.scenario)]
+        if options.command == "all" and options.only:
+            chosen = [library.load(name) for name in options.only.split(",")]
+        signal.signal(signal.SIGTERM, _interrupt)
+        return _work(chosen, options)
+    except (ScenarioError, RunError) as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("chaos: interrupted", file=sys.stderr)
+        return 130
+
+
+def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began:6.1f} s] {text}", flush=True)
+
+    plan = Plan(
+        scenarios=chosen,
+        store=options.store,
+        out=options.out or Path(".chaos") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        seed=options.seed,
+        at=options.at,
+        keep=options.keep,
+    )
+    lines = asyncio.run(_all(plan, say))
+    print(f"\n{table.of_all(lines)}\nrecords are in {plan.out}")
+    return 0 if all(line.held for line in lines) else 1
+
+
+async def _all(plan: Plan, say: Say) -> list[Line]:
+    lines: list[Line] = []
+    async with contextlib.aclosing(run(plan, say)) as results:
+        async for result in results:
+            if isinstance(result, Failure):
+                say(f"{result.name}: {result.why}")
+                lines.append(Line(result.name, (), result.why))
+                continue
+            name = result.scenario.name
+            print(f"\n{table.of_verdicts(name, result.verdicts, result.notes)}\n", flush=True)
+            lines.append(table.line(name, result.rows, result.verdicts))
+            if len(plan.scenarios) > 1:
+                done = sum(each.name != THE_END for each in lines)
+                say(f"{done} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held")
+    return lines
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.chaos",
+        description="Scenarios from files: load, faults when a seed says so, and a verdict on every promise.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands.add_parser("list", help="name all scenarios")
+    one = commands.add_parser("run", help="run one, by name or by file")
+    one.add_argument("scenario", metavar="NAME|FILE")
+    everything = commands.add_parser("all", help="run all, one after the other")
+    everything.add_argument("--only", metavar="NAME,NAME", help="only these")
+    for command in (one, everything):
+        command.add_argument("--seed", type=int, default=0, metavar="N", help="decides when and who exactly (0)")
+        command.add_argument("--out", type=Path, metavar="DIR", help="of the records (.chaos/MOMENT)")
+        command.add_argument(
+            "--store", type=Path, default=Path(".holdfast/models"), metavar="DIR", help="of the models"
+        )
+        command.add_argument("--at", metavar="URL", help="a system that is there already, on this machine")
+        command.add_argument("--keep", action="store_true", help="leave the systems' folders with their logs in /tmp")
+    return parser

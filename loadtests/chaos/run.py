@@ -1,0 +1,126 @@
+"""All scenarios that are wanted: on as few systems as they need, one after the other, each with all well before it.
+
+Not here: what happens in one (`one.py`).
+"""
+
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from loadtests.chaos import record
+from loadtests.chaos.faults import OF_ITS_OWN, name_of
+from loadtests.chaos.healing import healed
+from loadtests.chaos.one import Result, Run, Say
+from loadtests.chaos.right import known_to, known_to_canary
+from loadtests.chaos.running import running
+from loadtests.chaos.schedule import schedule
+from loadtests.chaos.spec import Scenario
+from loadtests.chaos.world import Grounds, grounds, same_grounds
+from loadtests.resilience.answers import Outputs
+from loadtests.resilience.client import NoReply
+from loadtests.resilience.errors import RunError
+
+THE_END: Final = "(the end of a system)"
+
+
+class Failure(NamedTuple):
+    """A run that came to no end, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What shall be run, and how. The records are below `out`, one folder each."""
+
+    scenarios: Sequence[Scenario]
+    store: Path
+    out: Path
+    seed: int = 0
+    at: str | None = None
+    """The address of a system that is there already; None starts one for every kind that is needed."""
+    keep: bool = False
+
+
+async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
+    """A result each. Scenarios that can share a system do, one after the other, each with all well again before it."""
+    if plan.at is not None:
+        for scenario in plan.scenarios:
+            _can_be_done_to_others(scenario)
+    left = list(plan.scenarios)
+    while left:
+        chosen = [scenario for scenario in left if plan.at is not None or same_grounds(left[0], scenario)]
+        left = [scenario for scenario in left if scenario not in chosen]
+        done = 0
+        try:
+            began = time.monotonic()
+            say("starting a system" if plan.at is None else f"looking at {plan.at}")
+            async with _grounds(plan, chosen) as found:
+                say(f"ready after {time.monotonic() - began:.1f} s")
+                known = await known_to(found.system)
+                for scenario in chosen:
+                    done += 1
+                    yield await _one(plan, scenario, found, known, say)
+                    if done < len(chosen) and (trouble := await healed(found)):
+                        say(f"afterwards {trouble}: it was started anew")
+                if complaints := await found.system.stop():
+                    yield Failure(THE_END, "; ".join(complaints))
+        except RunError as error:
+            if len(plan.scenarios) == 1:
+                raise
+            for scenario in chosen[done:] or chosen[-1:]:
+                yield Failure(scenario.name, str(error))
+
+
+def _can_be_done_to_others(scenario: Scenario) -> None:
+    """Raises `RunError` for what only a system may suffer that the run itself has started."""
+    drawn = [] if scenario.draw is None else scenario.draw.faults
+    for fault in [*scenario.faults, *drawn]:
+        if isinstance(fault, OF_ITS_OWN):
+            raise RunError(f"{scenario.name}: {name_of(fault)} needs a system of its own: leave --at out")
+    if scenario.rollout is not None or scenario.load.shape == "overload":
+        raise RunError(f"{scenario.name} needs a system of its own: leave --at out")
+
+
+def _grounds(plan: Plan, chosen: Sequence[Scenario]) -> contextlib.AbstractAsyncContextManager[Grounds]:
+    if plan.at is not None:
+        return running(plan.at)
+    return grounds(chosen, plan.store, keep=plan.keep)
+
+
+async def _one(
+    plan: Plan, scenario: Scenario, found: Grounds, known: Mapping[str, list[Outputs]], say: Say
+) -> Result | Failure:
+    started_at = record.started()
+    folder = plan.out / scenario.name
+    folder.mkdir(parents=True, exist_ok=True)
+    faults = schedule(scenario, random.Random(f"{plan.seed}/{scenario.name}"))
+    where = found.world(scenario)
+    try:
+        if where.busy():
+            await where.command(where.primary, "all", where.busy())
+        right = {**known, **await known_to_canary(where)}
+        one = Run(scenario, seed=plan.seed, plan=faults, world=where, known=right, folder=folder, say=say)
+        result = await one.go()
+    except (RunError, NoReply) as error:
+        if len(plan.scenarios) == 1:
+            raise RunError(str(error)) from None
+        return Failure(scenario.name, str(error))
+    record.write(
+        folder,
+        scenario=one.scenario,
+        seed=plan.seed,
+        started_at=started_at,
+        seconds=scenario.load.seconds,
+        schedule=faults,
+        performed=one.gathered.performed,
+        series=one.watch.series(),
+        verdicts=result.verdicts,
+        notes=result.notes,
+    )
+    return result
