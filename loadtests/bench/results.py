@@ -82,7 +82,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Summary:
-    """Medians over the rounds of one system under one load; `failed` is the sum. Latency in ms, None if nothing was answered."""
+    """Medians over the rounds of one system under one load; `failed` is the sum. Latency in ms, None if no answer."""
 
     p50_ms: float | None
     p99_ms: float | None
