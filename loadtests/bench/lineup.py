@@ -26,8 +26,8 @@ _PLAIN = _paths("/{}")
 _MLSERVER = (
     _SAME,
     Choice(
-        "parallel_workers 0, inference in the server's own process: 1 failed to start in the one trial, with the uvloop "
-        "that pip chose; an older uvloop was not tried",
+        "parallel_workers 0, inference in the server's own process: 1 failed to start in the one trial, with the "
+        "uvloop that pip chose; an older uvloop was not tried",
         "https://docs.seldon.ai/mlserver/user-guide/parallel-inference",
     ),
     Choice(
@@ -164,7 +164,7 @@ SYSTEMS = (
         choices=(
             *_RAY_TUNED,
             Choice(
-                "no serve.batch: in a short trial with the tiny model (64, no waiting) it cost CPU; not tried with others",
+                "no serve.batch: in a short trial with the tiny model (64, no waiting) it cost CPU; else untried",
                 "https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html",
             ),
         ),
