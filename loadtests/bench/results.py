@@ -82,10 +82,10 @@ class Results:
 
 @dataclass(frozen=True)
 class Summary:
-    """Medians over the rounds of one system under one load; `failed` is the sum. Latency in ms."""
+    """Medians over the rounds of one system under one load; `failed` is the sum. Latency in ms, None if no answer."""
 
-    p50_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
     per_second: float
     failed: int
     cpu_s_per_1000: float | None
@@ -114,10 +114,11 @@ def summarise(samples: Iterable[Sample]) -> dict[Key, Summary]:
 
 
 def _summary(group: Sequence[Sample]) -> Summary:
+    answered = [s for s in group if s.requests]  # no answer has no latency, least of all one of 0 ms
     costs = [s.cpu_s_per_1000 for s in group if s.cpu_s_per_1000 is not None]
     return Summary(
-        p50_ms=median(s.p50_ms for s in group),
-        p99_ms=median(s.p99_ms for s in group),
+        p50_ms=median(s.p50_ms for s in answered) if answered else None,
+        p99_ms=median(s.p99_ms for s in answered) if answered else None,
         per_second=median(s.per_second for s in group),
         failed=sum(s.failed for s in group),
         cpu_s_per_1000=median(costs) if costs else None,
@@ -131,7 +132,7 @@ def ratio(samples: Iterable[Sample], ours: Key, theirs: Key, figure: str) -> Rat
     values: dict[Key, dict[int, float]] = {ours: {}, theirs: {}}
     for sample in samples:
         key = (sample.system, sample.workload, sample.connections)
-        value = getattr(sample, figure)
+        value = None if figure.endswith("_ms") and not sample.requests else getattr(sample, figure)
         if key in values and value is not None:
             values[key][sample.round] = value
     both = [ours_value / values[theirs][r] for r, ours_value in values[ours].items() if values[theirs].get(r)]

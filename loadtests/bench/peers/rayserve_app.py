@@ -8,7 +8,6 @@ import argparse
 import signal
 import threading
 
-import numpy as np
 import ray
 from onnx_model import Session
 from protocol import HEADER, read, write
@@ -27,19 +26,6 @@ class Model:
 
     async def __call__(self, x):
         return self.session(x)
-
-
-@serve.deployment(max_ongoing_requests=200, num_replicas=1, ray_actor_options=SMALL)
-class BatchingModel:
-    """Only for requests of one row."""
-
-    def __init__(self, name):
-        self.session = Session(name)
-
-    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.0)
-    async def __call__(self, rows):
-        y = self.session(np.concatenate(rows))
-        return [y[row : row + 1] for row in range(len(rows))]
 
 
 @serve.deployment(max_ongoing_requests=500, ray_actor_options=SMALL)
@@ -66,12 +52,11 @@ class Single:
 
 
 def application(*, tuned, single):
-    # Tuned: no record is built for each request, and the tiny model's requests are batched.
+    # Tuned: no record is built for each request. No serve.batch: see lineup.py.
     logs = {"enable_access_log": False, "log_level": "WARNING"} if tuned else None
     if single:
         return Single.options(logging_config=logs).bind()
-    kinds = {name: BatchingModel if tuned and name == "mlp" else Model for name in MODELS}
-    models = {name: kind.options(name=name, logging_config=logs).bind(name) for name, kind in kinds.items()}
+    models = {name: Model.options(name=name, logging_config=logs).bind(name) for name in MODELS}
     return Gateway.options(logging_config=logs).bind(**models)
 
 

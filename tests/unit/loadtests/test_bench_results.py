@@ -74,6 +74,15 @@ def test_there_is_no_ratio_to_nothing() -> None:
     assert ratio([sample(OURS, 1, 2.0), sample(THEIRS, 1, 0.0)], OURS, THEIRS, "per_second") is None
 
 
+def test_no_answer_is_no_latency_of_nothing() -> None:
+    silent = dataclasses.replace(sample(OURS, 1, 0.0, requests=0), p50_ms=0.0, p99_ms=0.0)
+
+    assert summarise([silent])[OURS].p50_ms is None
+    assert summarise([silent, sample(OURS, 2, 9.0)])[OURS].p99_ms == 2.0
+    assert ratio([silent, sample(THEIRS, 1, 5.0)], OURS, THEIRS, "p50_ms") is None
+    assert ratio([silent, sample(THEIRS, 1, 5.0)], OURS, THEIRS, "per_second") == Ratio(0.0, 0.0, 0.0)
+
+
 def test_results_survive_the_file(tmp_path: Path) -> None:
     results = Results("now", {"cores": 2}, {"triton": {"numpy": "1"}}, {"repeat": 1})
     results.samples.append(sample(OURS, 1, 2.0))
