@@ -21,7 +21,7 @@ from loadtests.users.rows import Outcome, Row, parse_rows
 
 ROOT = Path(__file__).parents[3]
 RIGHT = {"label": [3.0]}
-SECONDS = 1.0
+SECONDS = 2.0
 
 
 def answer(label: float = 3.0, status: int = 200) -> bytes:
