@@ -21,7 +21,7 @@ from loadtests.users.rows import Outcome, Row, parse_rows
 
 ROOT = Path(__file__).parents[3]
 RIGHT = {"label": [3.0]}
-SECONDS = 1.0
+SECONDS = 2.0
 
 
 def answer(label: float = 3.0, status: int = 200) -> bytes:
@@ -97,7 +97,7 @@ def plan(port: int, folder: Path, *, host: str = "127.0.0.1", **users: int) -> P
         "port": port,
         "seed": "1",
         "calm_s": 1,
-        "load": {"rate": 50, "seconds": SECONDS, "users": users or {"json": 1}},
+        "load": {"rate": 25, "seconds": SECONDS, "users": users or {"json": 1}},
         "known": {"digits@v2": [RIGHT] * 20},
         "stable": {"digits": ["digits@v2"], "digits-lite": ["digits@v2"]},
         "samples": str(folder / "samples.csv"),
