@@ -17,6 +17,7 @@ from loadtests.chaos.run import THE_END, Failure, Plan, run
 from loadtests.chaos.spec import Scenario, ScenarioError
 from loadtests.chaos.table import Line
 from loadtests.resilience.errors import RunError
+from loadtests.resilience.setups import PROTECTIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +53,7 @@ def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
         out=options.out or Path(".chaos") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
         seed=options.seed,
         at=options.at,
+        protection=options.without,
         keep=options.keep,
     )
     lines = asyncio.run(_all(plan, say))
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--store", type=Path, default=Path(".holdfast/models"), metavar="DIR", help="of the models"
         )
+        command.add_argument("--without", choices=PROTECTIONS, help="switch it off: what it is for should fail then")
         command.add_argument("--at", metavar="URL", help="a system that is there already, on this machine")
         command.add_argument("--keep", action="store_true", help="leave the systems' folders with their logs in /tmp")
     return parser

@@ -12,8 +12,8 @@ from typing import Any, Final
 from loadtests.resilience.client import encode
 
 _HOST: Final = "127.0.0.1"
-_SIP_S: Final = 0.05
-_SIP_BYTES: Final = 16
+_SIP_S: Final = 0.2
+_SIP_BYTES: Final = 64
 _AT_ONCE: Final = 50
 """So many connect in the same moment, so that a crowd isn't refused by the kernel's queue."""
 

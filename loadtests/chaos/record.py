@@ -36,6 +36,7 @@ def write(
     series: Mapping[str, Any],
     verdicts: Sequence[Verdict],
     notes: Sequence[str],
+    protection: str | None,
 ) -> None:
     """All but the samples, which the users have written already."""
     run = {
@@ -48,6 +49,7 @@ def write(
         "schedule": [due.described() for due in schedule],
         "verdicts": [verdict._asdict() for verdict in verdicts],
         "notes": list(notes),
+        "without": protection,
         "held": all(verdict.held for verdict in verdicts),
     }
     faults = [

@@ -16,7 +16,7 @@ from loadtests.chaos.faults import OF_ITS_OWN, name_of
 from loadtests.chaos.healing import healed
 from loadtests.chaos.one import Result, Run, Say
 from loadtests.chaos.right import known_to, known_to_canary
-from loadtests.chaos.running import running
+from loadtests.chaos.running import address, running
 from loadtests.chaos.schedule import schedule
 from loadtests.chaos.spec import Scenario
 from loadtests.chaos.world import Grounds, grounds, same_grounds
@@ -44,14 +44,25 @@ class Plan:
     seed: int = 0
     at: str | None = None
     """The address of a system that is there already; None starts one for every kind that is needed."""
+    protection: str | None = None
+    """Switched off, if given: what it is for should fail then."""
     keep: bool = False
+
+
+def _check(plan: Plan) -> None:
+    """Raises `RunError` for what can't be run as it is wanted."""
+    if plan.at is None:
+        return
+    address(plan.at)
+    if plan.protection is not None:
+        raise RunError("--without needs a system of its own: leave --at out")
+    for scenario in plan.scenarios:
+        _can_be_done_to_others(scenario)
 
 
 async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
     """A result each. Scenarios that can share a system do, one after the other, each with all well again before it."""
-    if plan.at is not None:
-        for scenario in plan.scenarios:
-            _can_be_done_to_others(scenario)
+    _check(plan)
     left = list(plan.scenarios)
     while left:
         chosen = [scenario for scenario in left if plan.at is not None or same_grounds(left[0], scenario)]
@@ -90,7 +101,7 @@ def _can_be_done_to_others(scenario: Scenario) -> None:
 def _grounds(plan: Plan, chosen: Sequence[Scenario]) -> contextlib.AbstractAsyncContextManager[Grounds]:
     if plan.at is not None:
         return running(plan.at)
-    return grounds(chosen, plan.store, keep=plan.keep)
+    return grounds(chosen, plan.store, protection=plan.protection, keep=plan.keep)
 
 
 async def _one(
@@ -122,5 +133,6 @@ async def _one(
         series=one.watch.series(),
         verdicts=result.verdicts,
         notes=result.notes,
+        protection=plan.protection,
     )
     return result

@@ -19,6 +19,7 @@ from loadtests.chaos.spec import BAD_VERSIONS, Scenario, System
 from loadtests.resilience.answers import STATIC_OUTPUTS
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.redis import Redis, SlowProxy, server_program
+from loadtests.resilience.setups import without
 from loadtests.resilience.system import HoldfastUnderTest, Replica
 from loadtests.rollouts.admin import Rollouts
 from loadtests.rollouts.postgres import Postgres, programs
@@ -103,8 +104,10 @@ def _ground(system: System) -> System:
 
 
 @contextlib.asynccontextmanager
-async def grounds(scenarios: Sequence[Scenario], source: Path, *, keep: bool = False) -> AsyncIterator[Grounds]:
-    """A system that is ready, and gone afterwards. Raises `RunError`."""
+async def grounds(
+    scenarios: Sequence[Scenario], source: Path, *, protection: str | None = None, keep: bool = False
+) -> AsyncIterator[Grounds]:
+    """A system that is ready, and gone afterwards; `protection` is switched off. Raises `RunError`."""
     if not (source / MODEL).is_dir():
         raise RunError(f"no models in {source}: `python -m models.zoo --store {source}` makes them")
     wanted = scenarios[0].system
@@ -120,6 +123,8 @@ async def grounds(scenarios: Sequence[Scenario], source: Path, *, keep: bool = F
             redis_url=None if proxy is None else f"redis://127.0.0.1:{proxy.port}/0",
             event_log=None if postgres is None else postgres.url,
         )
+        if protection is not None:
+            settings = without(protection, settings)
         system = await stack.enter_async_context(HoldfastUnderTest(settings, keep=keep))
         yield Grounds(system, store, redis, proxy, postgres)
 

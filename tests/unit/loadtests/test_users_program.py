@@ -97,7 +97,7 @@ def plan(port: int, folder: Path, *, host: str = "127.0.0.1", **users: int) -> P
         "port": port,
         "seed": "1",
         "calm_s": 1,
-        "load": {"rate": 50, "seconds": SECONDS, "users": users or {"json": 1}},
+        "load": {"rate": 25, "seconds": SECONDS, "users": users or {"json": 1}},
         "known": {"digits@v2": [RIGHT] * 20},
         "stable": {"digits": ["digits@v2"], "digits-lite": ["digits@v2"]},
         "samples": str(folder / "samples.csv"),
