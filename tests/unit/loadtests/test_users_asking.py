@@ -44,4 +44,4 @@ def test_keys_take_turns_and_a_deadline_is_carried() -> None:
 def test_poison_is_well_formed_and_not_a_number() -> None:
     data = json.loads(parts(Requests([IMAGE]).poison())[1])["inputs"][0]["data"]
     assert len(data) == 64
-    assert all(value != value for value in data)
+    assert np.isnan(data).all()
