@@ -5,6 +5,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from loadtests.resilience.answers import padded
 from loadtests.resilience.client import encode
 
 DIGITS: Final = "digits"
@@ -17,11 +18,14 @@ _PIXELS: Final = 64
 class Requests:
     """The bytes of each request. `timeout_s`: the deadline that it carries, if any."""
 
-    def __init__(self, images: Sequence[Sequence[float]], *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, images: Sequence[Sequence[float]], *, timeout_s: float | None = None, body_bytes: int = 0
+    ) -> None:
+        self._body_bytes = body_bytes
         self._headers = {} if timeout_s is None else {"x-request-timeout-us": str(int(timeout_s * 1e6))}
         self._json = {model: [self._as_json(model, row) for row in images] for model in (DIGITS, LITE)}
         self._binary = [self._as_binary(row) for row in images]
-        self._documents = [_document(row) for row in images]
+        self._documents = [padded(_document(row), body_bytes) for row in images]
         self._poison = self._as_json(DIGITS, [float("nan")] * _PIXELS)
 
     def json(self, image: int, model: str = DIGITS) -> bytes:
@@ -39,7 +43,7 @@ class Requests:
         return self._poison
 
     def _as_json(self, model: str, row: Sequence[float]) -> bytes:
-        return encode("POST", _path(model), _document(row), self._headers)
+        return encode("POST", _path(model), padded(_document(row), self._body_bytes), self._headers)
 
     def _as_binary(self, row: Sequence[float]) -> bytes:
         tensor = struct.pack(f"<{_PIXELS}f", *row)
@@ -56,6 +60,7 @@ class Requests:
                 "parameters": {"binary_data_output": True},
             }
         ).encode()
+        head = padded(head, self._body_bytes - len(tensor))
         headers = self._headers | {"Inference-Header-Content-Length": str(len(head))}
         return encode("POST", _path(DIGITS), head + tensor, headers)
 

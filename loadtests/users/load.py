@@ -48,6 +48,8 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     shape: Shape = "steady"
     factor: Annotated[float, Meta(ge=1, le=20)] = 3.0
     users: Users = Users(json=4, binary=3, mixed=1, sticky=2)
+    body_bytes: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
+    """Requests are made at least so long, with blanks in their JSON."""
     timeout: Annotated[float, Meta(gt=0, le=60)] | None = None
     """The deadline in seconds that users put on each request; left out: the model's."""
 

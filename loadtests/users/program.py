@@ -63,7 +63,9 @@ def main(argv: list[str]) -> int:
 def _prepare(plan: Plan, office: Office) -> None:
     people.Client.office = office
     people.Client.plan = plan
-    people.Client.requests = Requests(digit_images(plan.images), timeout_s=plan.load.timeout)
+    people.Client.requests = Requests(
+        digit_images(plan.images), timeout_s=plan.load.timeout, body_bytes=plan.load.body_bytes
+    )
     people.Client.judges = {model: Judge(plan.known, stable) for model, stable in plan.stable.items()}
 
 
