@@ -16,6 +16,7 @@ from loadtests.chaos.one import Say
 from loadtests.chaos.run import THE_END, Failure, Plan, run
 from loadtests.chaos.spec import Scenario, ScenarioError
 from loadtests.chaos.table import Line
+from loadtests.report import cli as report
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.setups import PROTECTIONS
 
@@ -58,6 +59,11 @@ def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
     )
     lines = asyncio.run(_all(plan, say))
     print(f"\n{table.of_all(lines)}\nrecords are in {plan.out}")
+    if folders := sorted(record.parent for record in plan.out.rglob("run.json")):
+        report.main(
+            [*map(str, folders), "--out", str(plan.out / "index.html")] if len(folders) > 1 else [str(folders[0])]
+        )
+        print(f"to be read in a browser: {plan.out / 'index.html' if len(folders) > 1 else folders[0] / report.REPORT}")
     return 0 if all(line.held for line in lines) else 1
 
 

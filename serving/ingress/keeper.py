@@ -132,7 +132,9 @@ class HaproxyKeeper:
                 log.info("%s", self.last_error)
             code = await process.wait()
             log.error("HAProxy ended with code %s; starting it again", code)
-            lived = loop.time() - started > RESTART_WAIT_MAX_S
-            wait_s = RESTART_WAIT_S if lived else min(2 * wait_s, RESTART_WAIT_MAX_S)
-            await asyncio.sleep(wait_s)
+            if loop.time() - started > RESTART_WAIT_MAX_S:  # it was well: every moment without it refuses somebody
+                wait_s = RESTART_WAIT_S
+            else:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, RESTART_WAIT_MAX_S)
             await self._spawn()
