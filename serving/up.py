@@ -29,7 +29,7 @@ from serving.ingress.keeper import HaproxyFiles, end_leftover
 from serving.model_settings import ModelSettings
 from serving.rollout.report import Overview
 from serving.rollout.state import Phase
-from serving.rollout.versions import initial_models
+from serving.rollout.versions import UNLOADED, initial_models
 from serving.settings import Settings
 
 START_TIMEOUT_S = 180.0
@@ -158,7 +158,8 @@ def _await_first_answer(
                 return True
         if (reason := failure()) is not None:
             raise StartError(f"Ray Serve can't start the gateway: {reason}")
-        _raise_if_all_failed(settings, expected)
+        if nothing_left(_index(settings), expected):
+            return True
         if time.monotonic() > until:
             raise StartError(f"no model answered within {START_TIMEOUT_S:g} s; Ray's logs say more")
     return False
@@ -215,14 +216,18 @@ def after_rollouts(settings: Settings, wanted: list[ModelVersion], overview: Ove
 _NOT_YET = ("not loaded", "no replica can take work now")
 
 
-def _raise_if_all_failed(settings: Settings, wanted: list[ModelVersion]) -> None:
+def nothing_left(index: list[Any], wanted: list[ModelVersion]) -> bool:
+    """Whether people have unloaded everything already, before it was seen to answer. Raises if all of it has failed."""
     reasons = {
         ModelVersion(entry["name"], entry["version"]): entry["reason"]
-        for entry in _index(settings)
+        for entry in index
         if entry["state"] != "READY" and entry["reason"] not in _NOT_YET
     }
-    if all(name in reasons for name in wanted):
-        raise StartError("; ".join(f"{name}: {reasons[name]}" for name in wanted))
+    if not all(name in reasons for name in wanted):
+        return False
+    if all(reasons[name] == UNLOADED for name in wanted):
+        return True
+    raise StartError("; ".join(f"{name}: {reasons[name]}" for name in wanted))
 
 
 def _until(stopped: threading.Event) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from models.manifest import ModelVersion
+from serving.cluster import StartError
 from serving.model_settings import ModelSettings
 from serving.rollout.desired import DesiredState
 from serving.rollout.report import ControllerReport, overview
 from serving.rollout.state import RolloutState
+from serving.rollout.versions import UNLOADED
 from serving.settings import Settings
-from serving.up import after_rollouts
+from serving.up import after_rollouts, nothing_left
 from tests.rollouts import at_first_weight, baking, settled, shut_out
 
 V1, V2, V3 = (ModelVersion("digits", version) for version in ("v1", "v2", "v3"))
@@ -56,3 +58,25 @@ def test_a_stable_version_that_the_rollout_knew_nothing_of_counts_for_more() -> 
 def test_a_model_that_is_not_wanted_is_not_waited_for() -> None:
     desired = DesiredState(rollouts={"digits": settled().state})
     assert after_rollouts(Settings(), [OTHER], overview(desired, ControllerReport("writing"))) == [OTHER]
+
+
+ONE, TWO = ModelVersion("m", "v1"), ModelVersion("m", "v2")
+
+
+def index(**reasons: str) -> list[dict[str, str]]:
+    return [
+        {"name": "m", "version": version, "state": "UNAVAILABLE" if reason else "READY", "reason": reason}
+        for version, reason in reasons.items()
+    ]
+
+
+def test_what_people_unload_while_it_starts_is_no_failure() -> None:
+    assert nothing_left(index(v1=UNLOADED, v2=UNLOADED), [ONE, TWO])
+    assert not nothing_left(index(v1=UNLOADED, v2=""), [ONE, TWO])
+    assert not nothing_left(index(v1="not loaded", v2=UNLOADED), [ONE, TWO])
+    assert not nothing_left([], [ONE])
+
+
+def test_if_all_has_failed_the_reasons_are_told() -> None:
+    with pytest.raises(StartError, match="m@v1: it is rotten; m@v2: unloaded on request"):
+        nothing_left(index(v1="it is rotten", v2=UNLOADED), [ONE, TWO])
