@@ -60,12 +60,12 @@ class Journal:
         await whole(journal._decide())
         return journal
 
-    async def hear(self, entry: Entry, *, cause: int | None = None) -> None:
+    async def hear(self, entry: Entry) -> None:
         """Record what was seen, and what has to be decided then; waits as long as the log can't be written.
 
         Raises ``IllegalMove``, and ``LogError`` if this journal has ended.
         """
-        await whole(self._hear(lambda _: entry, cause=cause, patient=True))
+        await whole(self._hear(lambda _: entry, patient=True))
 
     async def command(self, make: Callable[[DesiredState], Entry]) -> None:
         """Record what a person wants. Raises ``IllegalMove``; ``LogError`` if it can't be written now.
@@ -74,7 +74,7 @@ class Journal:
         """
         if self.trouble and self._turn.locked():  # something waits for the log already; nobody knows how long
             raise LogUnavailable(self.trouble)
-        await whole(self._hear(make, cause=None, patient=False))
+        await whole(self._hear(make, patient=False))
 
     async def close(self) -> None:
         """Whoever still waits for the log is told that this journal has ended."""
@@ -133,11 +133,11 @@ class Journal:
     def wants_snapshot(self) -> bool:
         return self.seq - self._snapshot_at >= SNAPSHOT_EVERY
 
-    async def _hear(self, make: Callable[[DesiredState], Entry], *, cause: int | None, patient: bool) -> None:
+    async def _hear(self, make: Callable[[DesiredState], Entry], *, patient: bool) -> None:
         async with self._turn:
             if self.ended.done():  # what is known here says nothing any more, also not what is illegal
                 raise self.ended.result()
-            await self._record(make(self.desired), cause=cause, patient=patient)
+            await self._record(make(self.desired), cause=None, patient=patient)
             await self._decide()
 
     async def _decide(self) -> None:
