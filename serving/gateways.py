@@ -12,6 +12,7 @@ import time
 from typing import Any, Final
 
 from serving.admin.token import authorization
+from serving.commands.asking import host_to_ask
 from serving.settings import Settings, SettingsError
 
 POLL_S: Final = 0.5
@@ -46,7 +47,7 @@ def _ask(settings: Settings, method: str, path: str) -> tuple[int, dict[str, Any
             headers = authorization(settings)
         except SettingsError as error:
             raise RestartFailed(str(error)) from None
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http.host, settings.http.host)
+    host = host_to_ask(settings)
     connection = http.client.HTTPConnection(host, settings.http.port, timeout=ASK_TIMEOUT_S)
     try:
         with contextlib.closing(connection):

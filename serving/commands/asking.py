@@ -50,8 +50,7 @@ class Holdfast:
     """The system that runs where the settings say. ``token_file`` counts before the settings' own."""
 
     def __init__(self, settings: Settings, *, token_file: Path | None = None, timeout_s: float = ASK_TIMEOUT_S) -> None:
-        # Whoever listens on all addresses is asked on this machine's own.
-        self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http.host, settings.http.host)
+        self._host = host_to_ask(settings)
         self._port = settings.http.port
         self._settings = settings
         self._token_file = token_file
@@ -84,6 +83,11 @@ class Holdfast:
                 reason += "; --token-file names a file with the token, or admin_token_file in the settings (-c)"
             raise Refused(status, reason)
         return answer
+
+
+def host_to_ask(settings: Settings) -> str:
+    """Whoever listens on all addresses is asked on this machine's own."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http.host, settings.http.host)
 
 
 def rollout_path(model: str, rest: str = "") -> str:
