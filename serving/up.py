@@ -151,14 +151,17 @@ def _await_first_answer(
     """Wait for the first model and show a real prediction of it; False if told to stop before."""
     until = time.monotonic() + START_TIMEOUT_S
     while not stopped.wait(POLL_S):
+        index = _index(
+            settings
+        )  # before the rollouts, so that one that has replaced a version is known with its reason
         expected = _expected(settings, wanted)
-        for name in expected:
+        for name in wanted if expected is None else expected:
             if (answer := _predict(settings, name)) is not None:
                 progress(f"first answer, from {name}: {answer}")
                 return True
         if (reason := failure()) is not None:
             raise StartError(f"Ray Serve can't start the gateway: {reason}")
-        if nothing_left(_index(settings), expected):
+        if expected is not None and nothing_left(index, expected):
             return True
         if time.monotonic() > until:
             raise StartError(f"no model answered within {START_TIMEOUT_S:g} s; Ray's logs say more")
@@ -170,10 +173,14 @@ def _await_others(settings: Settings, wanted: list[ModelVersion], progress: Prog
     told: set[ModelVersion] = set()
     until = time.monotonic() + START_TIMEOUT_S
     while not stopped.wait(POLL_S) and time.monotonic() < until:
-        missing = set(_expected(settings, wanted)) - told
+        index = _index(settings)
+        expected = _expected(settings, wanted)
+        if expected is None:
+            continue
+        missing = set(expected) - told
         if not missing:
             break
-        for entry in _index(settings):
+        for entry in index:
             name = ModelVersion(entry["name"], entry["version"])
             if name in missing and entry["state"] == "READY":
                 told.add(name)
@@ -185,12 +192,12 @@ def _await_others(settings: Settings, wanted: list[ModelVersion], progress: Prog
     progress(f"serving at {base}; models: {base}/v2/models; metrics: {base}/metrics")
 
 
-def _expected(settings: Settings, wanted: list[ModelVersion]) -> list[ModelVersion]:
-    """What is to come up, as far as can be told by now: nobody answers for rollouts before a gateway is there."""
+def _expected(settings: Settings, wanted: list[ModelVersion]) -> list[ModelVersion] | None:
+    """What is to come up; None while it can't be told: nobody answers for rollouts before a gateway is there."""
     try:
         overview = msgspec.convert(_ask(settings, "GET", "/v2/holdfast/rollouts"), Overview)
     except ValueError:
-        return wanted
+        return None
     return after_rollouts(settings, wanted, overview)
 
 

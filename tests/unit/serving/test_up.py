@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 
 from models.manifest import ModelVersion
@@ -11,6 +14,7 @@ from serving.rollout.desired import DesiredState
 from serving.rollout.report import ControllerReport, overview
 from serving.rollout.state import RolloutState
 from serving.rollout.versions import UNLOADED
+from serving import up
 from serving.settings import Settings
 from serving.up import after_rollouts, nothing_left
 from tests.rollouts import at_first_weight, baking, settled, shut_out
@@ -80,3 +84,20 @@ def test_what_people_unload_while_it_starts_is_no_failure() -> None:
 def test_if_all_has_failed_the_reasons_are_told() -> None:
     with pytest.raises(StartError, match="m@v1: it is rotten; m@v2: unloaded on request"):
         nothing_left(index(v1="it is rotten", v2=UNLOADED), [ONE, TWO])
+
+
+def test_a_reason_is_no_failure_while_nobody_can_say_what_rollouts_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway may tell that v1 is replaced a moment before anybody can be asked by which rollout."""
+    asked: list[str] = []
+
+    def ask(_settings: Settings, _method: str, path: str, _body: str | None = None) -> Any:
+        asked.append(path)
+        if path.endswith("/index"):
+            return index(v1="replaced by v2")
+        return None
+
+    stopped = threading.Event()
+    monkeypatch.setattr(up, "_ask", ask)
+    monkeypatch.setattr(up, "POLL_S", 0.001)
+    monkeypatch.setattr(up, "_predict", lambda *_: stopped.set() if len(asked) > 20 else None)
+    assert not up._await_first_answer(Settings(), [ONE], lambda _: None, stopped, lambda: None)  # type: ignore[arg-type]
