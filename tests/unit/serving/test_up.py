@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from models.manifest import ModelVersion
+from serving import up
 from serving.cluster import StartError
 from serving.model_settings import ModelSettings
 from serving.rollout.desired import DesiredState
 from serving.rollout.report import ControllerReport, overview
 from serving.rollout.state import RolloutState
 from serving.rollout.versions import UNLOADED
-from serving import up
 from serving.settings import Settings
 from serving.up import after_rollouts, nothing_left
 from tests.rollouts import at_first_weight, baking, settled, shut_out
