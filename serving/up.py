@@ -53,7 +53,7 @@ def up(settings: Settings) -> int:
     if (warning := check_token(settings)) is not None:
         progress(warning)
     with lock_state(settings), _stop_signals(stopped):
-        if end_leftover(HaproxyFiles(settings, Path())):
+        if end_leftover(HaproxyFiles(settings)):
             progress("ended an HAProxy that an earlier run left behind")
         check_ports(settings)
         wanted = _wanted(settings)
@@ -85,7 +85,7 @@ def _serve(settings: Settings, wanted: list[ModelVersion], progress: Progress, s
         progress("stopping: requests under way are finished")
     finally:
         app.stop_ray()
-        end_leftover(HaproxyFiles(settings, Path()))
+        end_leftover(HaproxyFiles(settings))
         _empty_run_folder(settings)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from serving.deployments.folders import metrics_dir, socket_dir
+from serving.deployments.folders import metrics_dir
 from serving.deployments.process import every, set_up_logging
 from serving.settings import Settings
 
@@ -18,7 +18,7 @@ class HaproxyReplica:
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
-        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings, socket_dir(settings, run_dir)))
+        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings))
         await self._keeper.start()
         self._sweeper = asyncio.get_running_loop().create_task(
             every(10.0, lambda: asyncio.to_thread(forget_dead_processes, metrics_dir(run_dir)))

@@ -3,7 +3,8 @@
 It is static: one ``server`` line for each port that a gateway may take, health-checked, so that gateways come and go
 without a reload. A request is sent to another gateway if the first one dies before it answered, as long as it fits
 HAProxy's buffer. What HAProxy answers by itself is JSON like everything else, but for bytes that it can't read as
-HTTP: its 400 to those can't be changed. Not here: running it (``serving.ingress.keeper``).
+HTTP: its 400 to those can't be changed. Not here: running it, and the socket that it is lent
+(``serving.ingress.keeper``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Final
 
 from serving.settings import HttpSettings
 
+LISTENER: Final = "HOLDFAST_LISTENER"
+"""The environment variable with the file descriptor that clients connect to."""
 ACCEPTING_PATH: Final = "/v2/holdfast/accepting"
 BUFFER_OVERHEAD_BYTES: Final = 16_384
 """Room for a request's headers beside its body."""
@@ -24,7 +27,6 @@ global
     nbthread 1
     tune.bufsize {bufsize}
     pidfile {pidfile}
-    stats socket {control_socket} mode 600 level admin expose-fd listeners
     hard-stop-after {drain_s}s
 
 defaults
@@ -46,7 +48,7 @@ defaults
     http-reuse always
 
 frontend clients
-    bind {host}:{port}
+    bind fd@${{{listener}}}
     default_backend gateways
     http-error status 408 content-type application/json string '{{"error":"the request did not arrive in time"}}'
 
@@ -68,17 +70,15 @@ _ERRORS: Final = {
 }
 
 
-def render_config(http: HttpSettings, *, pidfile: Path, control_socket: Path) -> str:
+def render_config(http: HttpSettings, *, pidfile: Path) -> str:
     """The configuration file's text."""
     first, last = http.gateway_ports
     servers = [f"    server g{port} {http.gateway_host}:{port}" for port in range(first, last + 1)]
     return _TEMPLATE.format(
-        host=http.host,
-        port=http.port,
+        listener=LISTENER,
         max_connections=http.max_connections,
         bufsize=http.resend_max_bytes + BUFFER_OVERHEAD_BYTES,
         pidfile=pidfile,
-        control_socket=control_socket,
         idle_s=max(1, round(http.idle_timeout_s)),
         drain_s=max(1, round(http.drain_timeout_s)),
         retries=len(servers),

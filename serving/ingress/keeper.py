@@ -1,5 +1,7 @@
-"""Keeps HAProxy running on this node: starts it, replaces it without dropping connections, ends it.
+"""Keeps HAProxy running on this node: starts it, replaces it, ends it.
 
+The keeper owns the socket that clients connect to and lends it to HAProxy. While HAProxy is dead nobody is refused:
+connections wait in the socket until the next one takes them, and only what was under way in it is lost.
 Not here: the configuration (``serving.ingress.haproxy``) and Ray (``serving.deployments``).
 """
 
@@ -11,10 +13,11 @@ import importlib.resources
 import logging
 import os
 import signal
+import socket
 from pathlib import Path
 
-from serving.ingress.haproxy import render_config
-from serving.settings import Settings
+from serving.ingress.haproxy import LISTENER, render_config
+from serving.settings import HttpSettings, Settings
 
 log = logging.getLogger("holdfast.haproxy")
 
@@ -23,13 +26,12 @@ RESTART_WAIT_MAX_S = 2.0
 
 
 class HaproxyFiles:
-    """Where HAProxy's files lie on this node. The control socket needs a short path."""
+    """Where HAProxy's files lie on this node."""
 
-    def __init__(self, settings: Settings, socket_dir: Path) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.folder = Path(settings.state_dir) / "haproxy"
         self.config = self.folder / "haproxy.cfg"
         self.pidfile = self.folder / "haproxy.pid"
-        self.control_socket = socket_dir / "haproxy.sock"
 
 
 def binary() -> tuple[Path, Path]:
@@ -59,6 +61,26 @@ def end_leftover(files: HaproxyFiles) -> bool:
     return True
 
 
+def listen(http: HttpSettings) -> socket.socket:
+    """The socket that clients connect to, listening.
+
+    Another one may listen at the address: the last of an earlier keeper, whose HAProxy finishes what it has.
+    """
+    host = http.host.strip("[]")
+    family, kind, _, _, address = socket.getaddrinfo(host, http.port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        listener.listen(http.max_connections)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 class HaproxyKeeper:
     """One HAProxy process, replaced whenever it ends."""
 
@@ -67,6 +89,7 @@ class HaproxyKeeper:
         self._files = files
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
         self.starts = 0
         self.last_error = ""
 
@@ -75,14 +98,14 @@ class HaproxyKeeper:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Write the configuration, start HAProxy and go on watching it.
+        """Listen, write the configuration, start HAProxy and go on watching it.
 
-        A HAProxy of an earlier keeper hands its listening sockets over and finishes what it has.
+        A HAProxy of an earlier keeper finishes what it has. Raises ``OSError`` if the address can't be had.
         """
         files = self._files
         files.folder.mkdir(parents=True, exist_ok=True)
-        files.control_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.config.write_text(render_config(self._http, pidfile=files.pidfile, control_socket=files.control_socket))
+        files.config.write_text(render_config(self._http, pidfile=files.pidfile))
+        self._listener = await asyncio.to_thread(listen, self._http)
         await self._spawn()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
@@ -91,6 +114,8 @@ class HaproxyKeeper:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()  # HAProxy closes its own: from then on who comes is refused, and doesn't wait
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -103,16 +128,17 @@ class HaproxyKeeper:
             await process.wait()
 
     async def _spawn(self) -> None:
+        assert self._listener is not None
+        listener = self._listener.fileno()
         program, libraries = binary()
         arguments = [str(program), "-db", "-f", str(self._files.config)]
         if (predecessor := running_pid(self._files)) is not None:
-            if self._files.control_socket.exists():
-                arguments += ["-x", str(self._files.control_socket)]
             arguments += ["-sf", str(predecessor)]
         path = os.pathsep.join(filter(None, [str(libraries), os.environ.get("LD_LIBRARY_PATH")]))
         self._process = await asyncio.create_subprocess_exec(
             *arguments,
-            env={**os.environ, "LD_LIBRARY_PATH": path},
+            env={**os.environ, "LD_LIBRARY_PATH": path, LISTENER: str(listener)},
+            pass_fds=(listener,),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from serving.ingress.haproxy import ACCEPTING_PATH, BUFFER_OVERHEAD_BYTES, render_config
+from serving.ingress.haproxy import ACCEPTING_PATH, BUFFER_OVERHEAD_BYTES, LISTENER, render_config
 from serving.ingress.keeper import binary
 from serving.ingress.routes import find_target
 from serving.settings import HttpSettings
 
 
 def rendered(http: HttpSettings, folder: Path) -> str:
-    return render_config(http, pidfile=folder / "pid", control_socket=folder / "control.sock")
+    return render_config(http, pidfile=folder / "pid")
 
 
 @pytest.mark.parametrize(
@@ -36,14 +37,16 @@ def test_haproxy_accepts_it(http: HttpSettings, socket_dir: Path) -> None:
     config = socket_dir / "haproxy.cfg"
     config.write_text(rendered(http, socket_dir))
     program, libraries = binary()
-    checked = subprocess.run(
-        [str(program), "-c", "-f", str(config)],
-        env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        checked = subprocess.run(
+            [str(program), "-c", "-f", str(config)],
+            env={**os.environ, "LD_LIBRARY_PATH": str(libraries), LISTENER: str(listener.fileno())},
+            pass_fds=(listener.fileno(),),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
     said = checked.stdout + checked.stderr
     assert checked.returncode == 0, said
     assert "[WARNING]" not in said
