@@ -53,6 +53,10 @@ _LITSERVE = (
     Choice("uvloop and httptools; log level warning, so no access log", "https://www.uvicorn.org/settings/"),
     Choice("images as a raw body, which decode_request's annotation asks FastAPI for: it has no binary tensors"),
 )
+_LITSERVE_ONE = Choice("num_api_servers 1, as many as a model has workers", _LITSERVE_SERVERS)
+_LITSERVE_BATCHING = Choice(
+    "max_batch_size 64, batch_timeout 1 ms", "https://lightning.ai/docs/litserve/features/batching"
+)
 _BENTO = (
     _SAME,
     Choice(
@@ -85,7 +89,8 @@ _RAY_TUNED = (
 # Systems with the same launch are the same server, and share its start.
 _mlserver_in_process = partial(systems.mlserver, workers=0)
 _mlserver_worker = partial(systems.mlserver, workers=1)
-_litserve = partial(systems.litserve, options=("--fast-queue", "--servers", "2"))
+_litserve = partial(systems.litserve, options=("--fast-queue",))
+_litserve_servers = partial(systems.litserve, options=("--fast-queue", "--servers", "2"))
 _litserve_single = partial(systems.litserve, options=("--fast-queue", "--single"))
 _bento = partial(systems.bento, workers=1)
 _bento_workers = partial(systems.bento, workers=2)
@@ -132,25 +137,34 @@ SYSTEMS = (
     ),
     System(
         name="litserve",
-        settings="two API servers, batching of the tiny model",
+        settings="one API server, batching of the tiny model",
         launch=_litserve,
+        ports=lambda place: [place.port(500)],
+        paths=_PLAIN,
+        binary_form=Form.RAW,
+        choices=(*_LITSERVE, _LITSERVE_ONE, _LITSERVE_BATCHING, _ONE_ROW),
+    ),
+    System(
+        name="litserve_single",
+        settings="the same without batching",
+        launch=_litserve_single,
+        ports=lambda place: [place.port(500)],
+        paths={"mlp": "/mlp"},
+        choices=(*_LITSERVE, _LITSERVE_ONE),
+    ),
+    System(
+        name="litserve_servers",
+        settings="as litserve, but with two API servers",
+        launch=_litserve_servers,
         ports=lambda place: [place.port(500)],
         paths=_PLAIN,
         binary_form=Form.RAW,
         choices=(
             *_LITSERVE,
-            Choice("num_api_servers 2, for two cores: its documentation begins there", _LITSERVE_SERVERS),
-            Choice("max_batch_size 64, batch_timeout 1 ms", "https://lightning.ai/docs/litserve/features/batching"),
+            Choice("num_api_servers 2, for two cores", _LITSERVE_SERVERS),
+            _LITSERVE_BATCHING,
             _ONE_ROW,
         ),
-    ),
-    System(
-        name="litserve_single",
-        settings="one API server, no batching: as few steps as it has",
-        launch=_litserve_single,
-        ports=lambda place: [place.port(500)],
-        paths={"mlp": "/mlp"},
-        choices=(*_LITSERVE, Choice("num_api_servers 1, as many as workers", _LITSERVE_SERVERS)),
     ),
     System(
         name="bento",
