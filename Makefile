@@ -73,7 +73,7 @@ check: env ## lint, then test: what CI runs
 	@$(MAKE) lint
 	@$(MAKE) test
 
-bench: env ## measure speed and cost beside other systems (needs wrk, takes most of an hour; ARGS go to `run`)
+bench: env ## measure speed and cost beside other systems (needs wrk, takes half an hour; ARGS go to `run`)
 	@$(BIN)/python -m loadtests.bench setup
 	@$(BIN)/python -m loadtests.bench run $(ARGS)
 	@$(BIN)/python -m loadtests.bench report
