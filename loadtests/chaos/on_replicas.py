@@ -77,6 +77,27 @@ async def _replaced(world: World, version: str, gone: list[Replica]) -> Done:
     return Done(_named(version, gone), f"replaced after {back_s:.1f} s", world.now_s, began_s, back_s)
 
 
+async def leak(blow: Blow[faults.Leak]) -> Done:
+    """Until there are others, if a limit of memory has them replaced; else until its time is over."""
+    world, fault = blow.world, blow.fault
+    version = _version(world, fault.target)
+    victims = await _victims(world, fault.target, blow.lot)
+    command = {"leak_kib_per_run": fault.kib} | (world.busy() if version == world.primary else {})
+    for victim in victims:
+        await world.command(version, victim.id, command)
+    began_s = world.now_s
+    try:
+        async with asyncio.timeout(fault.lasts):
+            done = await _replaced(world, version, victims)
+    except TimeoutError:
+        for victim in victims:
+            with contextlib.suppress(RunError):
+                await world.pardon(version, victim.id)
+        return Done(_named(version, victims), f"{fault.kib} KiB a run, and nobody was replaced", world.now_s, began_s)
+    done.detail = f"{fault.kib} KiB a run, {done.detail}"
+    return done
+
+
 def commanded(make: Callable[[Any], dict[str, Any]]) -> Hand:
     """A fault that replicas are told, and that ends when they are told so."""
 

@@ -48,6 +48,15 @@ class Plan:
     """Switched off, if given: what it is for should fail then."""
     keep: bool = False
 
+    def command(self, scenario: Scenario) -> str:
+        """What to type for the same run of one of them again, on a system of its own."""
+        words = ["holdfast", "chaos", "run", scenario.name, "--seed", str(self.seed)]
+        if scenario.alone:
+            words += ["--seconds", f"{scenario.load.seconds:g}"]
+        if self.protection is not None:
+            words += ["--without", self.protection]
+        return " ".join(words)
+
 
 def _check(plan: Plan) -> None:
     """Raises `RunError` for what can't be run as it is wanted."""
@@ -64,6 +73,7 @@ async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
     """A result each. Scenarios that can share a system do, one after the other, each with all well again before it."""
     _check(plan)
     left = list(plan.scenarios)
+    started = 0
     while left:
         chosen = [scenario for scenario in left if plan.at is not None or same_grounds(left[0], scenario)]
         left = [scenario for scenario in left if scenario not in chosen]
@@ -76,7 +86,8 @@ async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
                 known = await known_to(found.system)
                 for scenario in chosen:
                     done += 1
-                    yield await _one(plan, scenario, found, known, say)
+                    started += 1
+                    yield await _one(plan, scenario, found, known, _counting(say, started, len(plan.scenarios)))
                     if done < len(chosen) and (trouble := await healed(found)):
                         say(f"afterwards {trouble}: it was started anew")
                 if complaints := await found.system.stop():
@@ -86,6 +97,11 @@ async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
                 raise
             for scenario in chosen[done:] or chosen[-1:]:
                 yield Failure(scenario.name, str(error))
+
+
+def _counting(say: Say, number: int, of: int) -> Say:
+    """The same, with how far it is; a single one needs none of that."""
+    return say if of == 1 else lambda text: say(f"{number}/{of} {text}")
 
 
 def _can_be_done_to_others(scenario: Scenario) -> None:
@@ -134,5 +150,6 @@ async def _one(
         verdicts=result.verdicts,
         notes=result.notes,
         protection=plan.protection,
+        command=plan.command(scenario),
     )
     return result

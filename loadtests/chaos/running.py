@@ -92,6 +92,9 @@ class RunningSystem(HoldfastUnderTest):
         """Its processes aren't ours to look for."""
         return []
 
+    async def processes(self) -> dict[int, str]:
+        return {}
+
 
 @contextlib.asynccontextmanager
 async def running(url: str) -> AsyncIterator[Grounds]:
