@@ -222,6 +222,7 @@ AnyFault = (
 OF_ITS_OWN: Final = (
     KillGateway,
     DrainGateway,
+    RollingRestart,
     KillHaproxy,
     KillServeController,
     RestartEverything,
