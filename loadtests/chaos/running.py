@@ -135,8 +135,8 @@ class RunningSystem(HoldfastUnderTest):
 async def running(url: str) -> AsyncIterator[Grounds]:
     """The system at this address. Raises `RunError`."""
     system = RunningSystem(*address(url))
-    await system.look()
     try:
+        await system.look()
         yield Grounds(system, Path())
     finally:
         system.pool.close()
