@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from loadtests.chaos import library, table
+from loadtests.chaos import library, progress, table
 from loadtests.chaos.one import Say
 from loadtests.chaos.run import THE_END, Failure, Plan, run
-from loadtests.chaos.spec import Scenario, ScenarioError
+from loadtests.chaos.spec import Scenario, ScenarioError, lasting
 from loadtests.chaos.table import Line
 from loadtests.report import cli as report
 from loadtests.resilience.errors import RunError
@@ -27,11 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "list":
             for scenario in library.everything():
-                print(f"{scenario.name:<26} {scenario.load.seconds:>4.0f} s  {scenario.title}")
+                alone = "  (alone)" if scenario.alone else ""
+                print(f"{scenario.name:<26} {scenario.load.seconds:>4.0f} s  {scenario.title}{alone}")
             return 0
-        chosen = library.everything() if options.command == "all" else [library.load(options.scenario)]
-        if options.command == "all" and options.only:
-            chosen = [library.load(name) for name in options.only.split(",")]
+        chosen = _chosen(options)
         signal.signal(signal.SIGTERM, _interrupt)
         return _work(chosen, options)
     except (ScenarioError, RunError) as error:
@@ -40,6 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("chaos: interrupted", file=sys.stderr)
         return 130
+
+
+def _chosen(options: argparse.Namespace) -> list[Scenario]:
+    if options.command == "all":
+        return [library.load(name) for name in options.only.split(",")] if options.only else library.together()
+    scenario = library.load(options.scenario)
+    seconds = options.seconds if options.minutes is None else options.minutes * 60
+    return [scenario if seconds is None else lasting(scenario, seconds)]
 
 
 def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
@@ -69,6 +76,9 @@ def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
 
 async def _all(plan: Plan, say: Say) -> list[Line]:
     lines: list[Line] = []
+    began, seconds = time.monotonic(), {each.name: each.load.seconds for each in plan.scenarios}
+    if len(plan.scenarios) > 1:
+        say(progress.at_first(list(seconds.values())))
     async with contextlib.aclosing(run(plan, say)) as results:
         async for result in results:
             if isinstance(result, Failure):
@@ -80,7 +90,9 @@ async def _all(plan: Plan, say: Say) -> list[Line]:
             lines.append(table.line(name, result.rows, result.verdicts))
             if len(plan.scenarios) > 1:
                 done = sum(each.name != THE_END for each in lines)
-                say(f"{done} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held")
+                played = sum(seconds.get(line.name, 0.0) for line in lines)
+                left = progress.left(time.monotonic() - began, played, sum(seconds.values()))
+                say(f"{done} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held{left}")
     return lines
 
 
@@ -97,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="name all scenarios")
     one = commands.add_parser("run", help="run one, by name or by file")
     one.add_argument("scenario", metavar="NAME|FILE")
-    everything = commands.add_parser("all", help="run all, one after the other")
+    length = one.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, metavar="N", help="so long instead of as its file says")
+    length.add_argument("--minutes", type=float, metavar="N", help="the same in minutes")
+    everything = commands.add_parser("all", help="run all but those that are played alone, one after the other")
     everything.add_argument("--only", metavar="NAME,NAME", help="only these")
     for command in (one, everything):
         command.add_argument("--seed", type=int, default=0, metavar="N", help="decides when and who exactly (0)")

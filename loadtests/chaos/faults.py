@@ -87,6 +87,12 @@ class WrongShape(_Lasting, frozen=True, kw_only=True, tag="wrong_shape"):
     rate: Share = 1.0
 
 
+class Leak(_Lasting, frozen=True, kw_only=True, tag="leak"):
+    """Every run of the model keeps so much memory for ever, until the replica is replaced or its time is over."""
+
+    kib: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
+
+
 class Channel(_Lasting, frozen=True, kw_only=True):
     rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
@@ -192,6 +198,7 @@ AnyFault = (
     | ErrorRate
     | Nan
     | WrongShape
+    | Leak
     | Cut
     | Stall
     | Garble
@@ -215,6 +222,7 @@ AnyFault = (
 OF_ITS_OWN: Final = (
     KillGateway,
     DrainGateway,
+    RollingRestart,
     KillHaproxy,
     KillServeController,
     RestartEverything,

@@ -15,6 +15,7 @@ HANDS: Final[dict[type[faults.Fault], Hand]] = {
     faults.ErrorRate: on_replicas.commanded(lambda fault: {"fail_rate": fault.rate}),
     faults.Nan: on_replicas.commanded(lambda fault: {"nan_rate": fault.rate}),
     faults.WrongShape: on_replicas.commanded(lambda fault: {"wrong_shape_rate": fault.rate}),
+    faults.Leak: on_replicas.leak,
     faults.Cut: on_replicas.channel("cut"),
     faults.Stall: on_replicas.channel("stall"),
     faults.Garble: on_replicas.channel("garble"),

@@ -60,7 +60,7 @@ async def wedge_replica(blow: Blow[faults.WedgeReplica]) -> Done:
                     os.kill(victim.pid, signal.SIGCONT)
 
 
-async def _replaced(world: World, version: str, gone: list[Replica]) -> Done:
+async def _replaced(world: World, version: str, gone: list[Replica], *, within_s: float = BACK_S) -> Done:
     """Until there are as many others. Those that came are as busy as the scenario has it."""
     began_s = world.now_s
     ids = {replica.id for replica in gone}
@@ -70,11 +70,32 @@ async def _replaced(world: World, version: str, gone: list[Replica]) -> Done:
         found = {replica.id for replica in await world.replicas(version)}
         return len(found) >= count and not found & ids
 
-    await world.system.until(fresh, f"others than {', '.join(sorted(ids))} serve {version}", within_s=BACK_S)
+    await world.system.until(fresh, f"others than {', '.join(sorted(ids))} serve {version}", within_s=within_s)
     back_s = world.now_s - began_s
     if world.busy() and version == world.primary:
         await world.command(version, "all", world.busy())
     return Done(_named(version, gone), f"replaced after {back_s:.1f} s", world.now_s, began_s, back_s)
+
+
+async def leak(blow: Blow[faults.Leak]) -> Done:
+    """Until there are others, if a limit of memory has them replaced; else until its time is over."""
+    world, fault = blow.world, blow.fault
+    version = _version(world, fault.target)
+    victims = await _victims(world, fault.target, blow.lot)
+    command = {"leak_kib_per_run": fault.kib} | (world.busy() if version == world.primary else {})
+    for victim in victims:
+        await world.command(version, victim.id, command)
+    began_s = world.now_s
+    try:
+        async with asyncio.timeout(fault.lasts):
+            done = await _replaced(world, version, victims, within_s=2 * fault.lasts + BACK_S)
+    except TimeoutError:
+        for victim in victims:
+            with contextlib.suppress(RunError):
+                await world.pardon(version, victim.id)
+        return Done(_named(version, victims), f"{fault.kib} KiB a run, and nobody was replaced", world.now_s, began_s)
+    done.detail = f"{fault.kib} KiB a run, {done.detail}"
+    return done
 
 
 def commanded(make: Callable[[Any], dict[str, Any]]) -> Hand:

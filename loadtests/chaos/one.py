@@ -16,14 +16,15 @@ from typing import Any, Final
 
 import msgspec
 
-from loadtests.chaos import record, verdicts
+from loadtests.chaos import flatness, record, verdicts
 from loadtests.chaos.blows import Blow, Done
 from loadtests.chaos.faults import name_of
 from loadtests.chaos.hands import HANDS
 from loadtests.chaos.right import IMAGES
 from loadtests.chaos.schedule import Due
 from loadtests.chaos.spec import Scenario
-from loadtests.chaos.verdicts import Performed, Seen, Verdict
+from loadtests.chaos.verdict import Verdict
+from loadtests.chaos.verdicts import Performed, Seen
 from loadtests.chaos.watch import Watch
 from loadtests.chaos.world import LITE, MODEL, World
 from loadtests.resilience import evidence
@@ -42,6 +43,8 @@ Say = Callable[[str], None]
 _LEAD_S: Final = 0.3
 _AGAIN_S: Final = 5.0
 _PROGRESS_S: Final = 5.0
+_PROGRESS_LINES: Final = 60
+"""About so many in a long run."""
 _HANDS_S: Final = 150.0
 _ROLLOUT_S: Final = 90.0
 _PEAK_S: Final = 4.0
@@ -238,7 +241,7 @@ class Run:
     async def _do(self, due: Due) -> None:
         await self._until(due.at_s)
         name, at_s = name_of(due.fault), self._world.now_s
-        self._say(f"{self.scenario.name}: {at_s:5.1f} s  {name}")
+        self._tell_moment(name)
         try:
             done = await HANDS[type(due.fault)](Blow(self._world, due.fault, due.lot))
         except (RunError, NoReply) as error:
@@ -270,7 +273,7 @@ class Run:
             bake=rollout.bake,
             analysis=rollout.analysis,
         )
-        self._say(f"{self.scenario.name}: {self._world.now_s:5.1f} s  rollout of {rollout.version}")
+        self._tell_moment(f"rollout of {rollout.version}")
         try:
             await self._world.rollouts.start(text, why=self.scenario.name)
             if self.scenario.must.ends_as is not None:
@@ -282,16 +285,20 @@ class Run:
             self.gathered.report = await self._world.rollouts.report()
 
     async def _tell(self) -> None:
-        """A line now and then."""
-        told = 0
-        while True:
-            await asyncio.sleep(_PROGRESS_S)
-            lines = (await asyncio.to_thread(self._samples.read_text)).split("\n")[1:-1]
-            rows = parse_rows(lines[told:])
-            told = len(lines)
-            counts = {what: sum(row.outcome is what for row in rows) for what in Outcome}
-            said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-            self._say(f"{self.scenario.name}: {self._world.now_s:5.1f} s  {said or 'nothing answered'}")
+        """A line now and then, of what was answered since the last one."""
+        with self._samples.open() as samples:
+            samples.readline()
+            half = ""
+            while True:
+                await asyncio.sleep(max(_PROGRESS_S, self.scenario.load.seconds / _PROGRESS_LINES))
+                *lines, half = (half + samples.read()).split("\n")
+                rows = parse_rows(lines)
+                counts = {what: sum(row.outcome is what for row in rows) for what in Outcome}
+                said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+                self._tell_moment(said or "nothing answered")
+
+    def _tell_moment(self, what: str) -> None:
+        self._say(f"{self.scenario.name}: {self._world.now_s:5.1f} of {self.scenario.load.seconds:g} s  {what}")
 
     # What was seen
 
@@ -309,6 +316,9 @@ class Run:
             self.gathered.troubles.append(f"in the end: {error}")
         growth = evidence.grown(before, after)
         self.gathered.notes += evidence.described(growth)
+        if (flat := self.scenario.must.flat) is not None:
+            seconds = self.scenario.load.seconds
+            self.gathered.notes += flatness.described(flat, self.watch.counted, seconds=seconds)
         report = self.gathered.report or {}
         return Seen(
             performed=self.gathered.performed,
@@ -321,6 +331,7 @@ class Run:
             breakers=self.watch.values("breaker"),
             ejected=self.watch.ejected,
             memory=self.watch.values(verdicts.MEMORY),
+            counted=self.watch.counted,
             peak=peak,
             computed=computed_after - computed,
             rollback_s=report.get("rollback_took_s"),

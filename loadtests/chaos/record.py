@@ -14,7 +14,8 @@ import msgspec
 from loadtests.bench.machine import describe, own_versions
 from loadtests.chaos.schedule import Due
 from loadtests.chaos.spec import Scenario
-from loadtests.chaos.verdicts import Performed, Verdict
+from loadtests.chaos.verdict import Verdict
+from loadtests.chaos.verdicts import Performed
 from loadtests.resilience.system import ROOT
 
 SAMPLES: Final = "samples.csv"
@@ -37,6 +38,7 @@ def write(
     verdicts: Sequence[Verdict],
     notes: Sequence[str],
     protection: str | None,
+    command: str,
 ) -> None:
     """All but the samples, which the users have written already."""
     run = {
@@ -50,6 +52,7 @@ def write(
         "verdicts": [verdict._asdict() for verdict in verdicts],
         "notes": list(notes),
         "without": protection,
+        "command": command,
         "held": all(verdict.held for verdict in verdicts),
     }
     faults = [

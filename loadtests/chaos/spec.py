@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from loadtests.chaos.durations import Seconds, decode
 from loadtests.chaos.faults import NAMES, AnyFault, Share
+from loadtests.chaos.matrix import Matrix
 from loadtests.users.load import Load
 
 _PATH: Final = re.compile(r" - at `\$?([^`]*)`$")
@@ -71,6 +72,20 @@ class Draw(Strict, frozen=True, kw_only=True):
     until: Seconds
 
 
+class Flat(Strict, frozen=True, kw_only=True):
+    """How much a process of any one kind may grow in its life, after its warm-up; `processes` is for all together."""
+
+    memory: Annotated[float, Meta(ge=0)] = 20
+    """MB of its own."""
+    memory_share: Share = 0.1
+    """Of what it holds, if that is more."""
+    handles: Annotated[float, Meta(ge=0)] = 20
+    threads: Annotated[float, Meta(ge=0)] = 4
+    processes: Annotated[float, Meta(ge=0)] = 1
+    warm_up: Seconds = Seconds(60)
+    """Of each process; a fifth of a run that is shorter than five times that."""
+
+
 class Must(Strict, frozen=True, kw_only=True):
     """What must hold. `errors` and `wrong` are counts; None takes a promise away."""
 
@@ -103,6 +118,8 @@ class Must(Strict, frozen=True, kw_only=True):
     ends_as: Literal["Succeeded", "RolledBack", "Aborted"] | None = None
     memory_growth_max: Annotated[float, Meta(ge=0)] | None = None
     """MB that the gateways grow by at most, all together, after the first quarter."""
+    flat: Flat | None = None
+    """Memory, open files, threads and the number of processes don't grow."""
     cancelled_computed_max: Share | None = None
     """Of the requests that were cancelled, the share that the model computed all the same."""
 
@@ -118,6 +135,10 @@ class Scenario(Strict, frozen=True, kw_only=True):
     draw: Draw | None = None
     rollout: Rollout | None = None
     must: Must = Must()
+    matrix: list[Matrix] = []
+    """The lines of the fault matrix that it shows."""
+    alone: bool = False
+    """Played only if it is asked for by name."""
 
     def __post_init__(self) -> None:
         """What the types can't say. The texts name the key."""
@@ -141,6 +162,21 @@ class Scenario(Strict, frozen=True, kw_only=True):
             need = needs.get(str(fault.__struct_config__.tag))
             if need is not None and not getattr(self.system, need):
                 raise ValueError(f"`{fault.__struct_config__.tag}` needs `system.{need}: true`")
+
+
+def lasting(scenario: Scenario, seconds: float) -> Scenario:
+    """The same scenario in another length: drawn faults end as long before its end. Raises `ScenarioError`.
+
+    Faults that stand in the file keep their moments, so a scenario can't be shorter than they need.
+    """
+    document = msgspec.to_builtins(scenario, enc_hook=float)
+    document["load"]["seconds"] = seconds
+    if scenario.draw is not None:
+        document["draw"]["until"] = max(0.0, seconds - (scenario.load.seconds - scenario.draw.until))
+    try:
+        return msgspec.convert(document, Scenario, dec_hook=decode)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(f"{scenario.name} can't last {seconds:g} s: {error}") from None
 
 
 def parse(text: str, where: str) -> Scenario:

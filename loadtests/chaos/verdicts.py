@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from loadtests.chaos.census import Counted
 from loadtests.chaos.faults import Fault
+from loadtests.chaos.flatness import flatness
 from loadtests.chaos.spec import Must, Scenario
+from loadtests.chaos.verdict import Verdict
 from loadtests.resilience.figures import Kind, Sample, percentile, recovery
 from loadtests.resilience.table import duration
 from loadtests.users.rows import Outcome, Row
@@ -26,12 +29,6 @@ SETTLE_S: Final = 2.0
 EDGE_S: Final = 0.5
 """Around the time in which nobody can answer: connections come and go."""
 MEMORY: Final = "gateway_memory"
-
-
-class Verdict(NamedTuple):
-    promise: str
-    held: bool
-    seen: str
 
 
 class Performed(NamedTuple):
@@ -59,6 +56,8 @@ class Seen:
     breakers: Sequence[tuple[float, float]] = ()
     ejected: bool = False
     memory: Sequence[tuple[float, float]] = ()
+    counted: Sequence[Counted] = ()
+    """Its processes, again and again."""
     peak: float | None = None
     """Good answers a second that the system can give at most."""
     computed: int | None = None
@@ -95,7 +94,7 @@ def judge(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
     """A verdict for each promise of the scenario."""
     case = Case(scenario, rows, seen)
     found = [_errors(scenario.must, rows, seen), _wrong(scenario.must, rows)]
-    for check in (_shed, _degraded, _latency, _recovery, _back, _goodput, _met, _rollout, _memory, _cancelled):
+    for check in (_shed, _degraded, _latency, _recovery, _back, _goodput, _met, _rollout, _memory, _flat, _cancelled):
         found += check(case)
     found += [Verdict(text, held, "") for held, text in seen.promises]
     if seen.troubles:
@@ -321,6 +320,11 @@ def _memory(case: Case) -> list[Verdict]:
         return [Verdict(f"gateways grow by {most:g} MB at most", False, "not seen")]
     grown = max(later) - later[0]
     return [Verdict(f"gateways grow by {most:g} MB at most", grown <= most, f"{grown:.1f} MB over {later[0]:.0f} MB")]
+
+
+def _flat(case: Case) -> list[Verdict]:
+    must = case.scenario.must.flat
+    return [] if must is None else flatness(must, case.seen.counted, seconds=case.scenario.load.seconds)
 
 
 def _cancelled(case: Case) -> list[Verdict]:

@@ -11,7 +11,8 @@ from loadtests.chaos import table
 from loadtests.chaos.durations import Seconds
 from loadtests.chaos.faults import Cut, Fault, KillHaproxy, KillReplica, RestartEverything, Target
 from loadtests.chaos.spec import Must, Rollout, Scenario, System
-from loadtests.chaos.verdicts import Performed, Seen, Verdict, judge, steady_state
+from loadtests.chaos.verdict import Verdict
+from loadtests.chaos.verdicts import Performed, Seen, judge, steady_state
 from loadtests.users.load import Load
 from loadtests.users.rows import HEADER, Outcome, Row, parse_rows
 
