@@ -23,6 +23,7 @@ from loadtests.chaos.hands import HANDS
 from loadtests.chaos.right import IMAGES
 from loadtests.chaos.schedule import Due
 from loadtests.chaos.spec import Scenario
+from loadtests.chaos.stickiness import keys_of
 from loadtests.chaos.verdicts import Performed, Seen, Verdict
 from loadtests.chaos.watch import Watch
 from loadtests.chaos.world import LITE, MODEL, World
@@ -93,7 +94,7 @@ class Run:
         self.scenario = scenario
         self.gathered = _Gathered()
         self.watch = Watch(world)
-        self._seed = seed
+        self._users_seed = f"{seed}/{scenario.name}/users"
         self._plan = plan
         self._world = world
         self._known = known
@@ -162,7 +163,7 @@ class Run:
         document = {
             "host": HOST,
             "port": self._world.system.port,
-            "seed": f"{self._seed}/{self.scenario.name}/users",
+            "seed": self._users_seed,
             "calm_s": float(self.scenario.calm),
             "load": load,
             "known": self._known,
@@ -191,14 +192,17 @@ class Run:
         calm_s = float(self.scenario.calm)
         await self._until(calm_s)
         load = self.scenario.load
-        chance = random.Random(f"{self._seed}/{self.scenario.name}/users")
         expected = 0
-        for arrival in arrivals(load, chance, calm_s=calm_s):
+        for arrival in arrivals(load, self._users_chance(), calm_s=calm_s):
             if arrival.due_s >= calm_s - 0.5:
                 break
             expected += 1
         lines = (await asyncio.to_thread(self._samples.read_text)).split("\n")
         return verdicts.steady_state(parse_rows(lines[1:-1]), calm_s, expected)
+
+    def _users_chance(self) -> random.Random:
+        """The users' own, from its beginning: what they do can be told again."""
+        return random.Random(self._users_seed)
 
     async def _until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, at_s - self._world.now_s))
@@ -269,6 +273,7 @@ class Run:
             pause=rollout.pause,
             bake=rollout.bake,
             analysis=rollout.analysis,
+            stickiness=rollout.stickiness,
         )
         self._say(f"{self.scenario.name}: {self._world.now_s:5.1f} s  rollout of {rollout.version}")
         try:
@@ -323,6 +328,7 @@ class Run:
             memory=self.watch.values(verdicts.MEMORY),
             peak=peak,
             computed=computed_after - computed,
+            keys=keys_of(self.scenario.load, self._users_chance(), calm_s=float(self.scenario.calm)),
             rollback_s=report.get("rollback_took_s"),
             ended_as=report.get("phase"),
             reason=str(report.get("reason", "")),
