@@ -14,12 +14,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench resilience rollouts chaos docs lock clean
+.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench resilience rollouts chaos chaos-broken docs lock clean
 
 help: ## list what can be done (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  ARGS=... is handed on by serve, test, bench, resilience, rollouts and chaos: make test ARGS='-k frames'"
+	@echo "  ARGS=... is handed on by serve, test, bench, resilience, rollouts, chaos and chaos-broken: make test ARGS='-k frames'"
 
 # Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
 env: $(VENV)/.project ## create .venv from requirements.lock and install the project into it
@@ -86,6 +86,9 @@ rollouts: env models ## roll good and bad versions out under load and print what
 
 chaos: env models ## run all chaos scenarios and print which held (some 20 minutes; ARGS='--only haproxy_killed --seed 7')
 	@$(BIN)/python -m loadtests.chaos all --store $(STORE) $(ARGS)
+
+chaos-broken: env models ## switch each protection off and see whether its chaos scenario notices (some 10 minutes)
+	@$(BIN)/python -m loadtests.chaos broken --store $(STORE) $(ARGS)
 
 # Written beside and moved: a generator that fails leaves the page as it was.
 docs: env ## write docs/settings.md, docs/rollouts.md and their JSON Schemas from the types

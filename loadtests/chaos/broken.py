@@ -70,9 +70,12 @@ def cells(one: Noticed) -> tuple[str, str, str, str]:
     return one.protection, protection.what, protection.scenario, said
 
 
-def markdown(found: Sequence[Noticed]) -> str:
-    rows = [_HEAD, ("---",) * len(_HEAD), *map(cells, found)]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
+def row(one: Noticed) -> str:
+    return _line(cells(one))
+
+
+def _line(of: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in of)} |\n"
 
 
 def in_a_terminal(found: Sequence[Noticed]) -> str:
@@ -80,14 +83,18 @@ def in_a_terminal(found: Sequence[Noticed]) -> str:
     return "\n".join([*lines, "", f"{sum(one.noticed for one in found)} of {len(found)} were noticed"])
 
 
-def written(page: str, table: str) -> str:
-    """The page with this table between its marks. Raises `RunError` if it has none."""
-    pattern = re.compile(f"({re.escape(BEGIN)}).*?({re.escape(END)})", re.DOTALL)
-    found, count = pattern.subn(lambda marks: f"{marks[1]}\n{table}\n{marks[2]}", page)
-    if count != 1:
+def written(page: str, one: Noticed) -> str:
+    """The page with this line in its table instead of the old one. Raises `RunError` if it has no table."""
+    pattern = re.compile(f"({re.escape(BEGIN)})(.*?)({re.escape(END)})", re.DOTALL)
+    marks = pattern.search(page)
+    if marks is None:
         raise RunError("the page has no place for the table")
-    return found
+    rows = {line.split("|")[1].strip(): f"{line}\n" for line in marks[2].splitlines() if line.startswith("|")}
+    rows |= {one.protection: row(one)}
+    body = "".join(rows[name] for name in PROTECTIONS if name in rows)
+    head = _line(_HEAD) + _line(("---",) * len(_HEAD))
+    return f"{page[: marks.end(1)]}\n{head}{body}\n{page[marks.start(3) :]}"
 
 
-def write(path: Path, found: Sequence[Noticed]) -> None:
-    path.write_text(written(path.read_text(), markdown(found)))
+def write(path: Path, one: Noticed) -> None:
+    path.write_text(written(path.read_text(), one))

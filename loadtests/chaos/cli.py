@@ -59,14 +59,12 @@ def _broken(options: argparse.Namespace) -> int:
     if unknown := [name for name in names if name not in PROTECTIONS]:
         raise RunError(f"there is no protection {unknown[0]!r}; there are {', '.join(PROTECTIONS)}")
     plan = _plan((), options)
-    found = asyncio.run(_all_broken(plan, names, _teller()))
+    found = asyncio.run(_all_broken(plan, names, options.write_docs, _teller()))
     print(f"\n{broken.in_a_terminal(found)}\nrecords are in {plan.out}")
-    if options.write_docs:
-        broken.write(options.write_docs, found)
     return 0 if all(one.noticed for one in found) else 1
 
 
-async def _all_broken(plan: Plan, names: Sequence[str], say: Say) -> list[Noticed]:
+async def _all_broken(plan: Plan, names: Sequence[str], page: Path | None, say: Say) -> list[Noticed]:
     found: list[Noticed] = []
     async with contextlib.aclosing(broken.broken(plan, names, say)) as results:
         async for one in results:
@@ -74,6 +72,8 @@ async def _all_broken(plan: Plan, names: Sequence[str], say: Say) -> list[Notice
             print(f"\n{table.of_verdicts(title, one.verdicts)}\n", flush=True)
             say(f"without {one.protection}: {'noticed' if one.noticed else 'NOT noticed'}{one.why and ', ' + one.why}")
             found.append(one)
+            if page is not None:
+                broken.write(page, one)
     return found
 
 
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     printed.add_argument("scenario", metavar="NAME|FILE")
     without = commands.add_parser("broken", help="switch each protection off and see whether its scenario notices")
     without.add_argument("--only", metavar="NAME,NAME", help=f"only these of {', '.join(PROTECTIONS)}")
-    without.add_argument("--write-docs", type=Path, metavar="FILE", help="put the table into this page (docs/chaos.md)")
+    without.add_argument("--write-docs", type=Path, metavar="FILE", help="put its lines into this page (docs/chaos.md)")
     without.set_defaults(at=None, without=None)
     for command in (one, everything, printed, without):
         command.add_argument("--seed", type=int, default=0, metavar="N", help="decides when and who exactly (0)")

@@ -26,7 +26,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="fault"):
     """`at` is when, after the load began; the seed moves it by up to `jitter`. `every` repeats it up to `until`.
 
-    `lot` says which one of several is hurt; left out, the seed does.
+    `lot` says which one of several is hurt; left out, the seed does. With `phase` it waits, if it has to, until the
+    rollout is there: how long a version takes to come up is the machine's affair.
     """
 
     at: Seconds = Seconds(0)
@@ -34,6 +35,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     until: Seconds | None = None
     jitter: Seconds = Seconds(0.5)
     lot: Share | None = None
+    phase: Literal["Progressing", "Baking"] | None = None
 
     def __post_init__(self) -> None:
         if (self.every is None) != (self.until is None):
@@ -239,11 +241,11 @@ def name_of(fault: Fault) -> str:
     return str(fault.__struct_config__.tag)
 
 
-_WHEN_AND_WHOM: Final = frozenset({"fault", "at", "every", "until", "jitter", "lot"})
+_WHEN_AND_WHOM: Final = frozenset({"fault", "at", "every", "until", "jitter", "lot", "phase"})
 NAMES: Final = tuple(sorted(str(kind.__struct_config__.tag) for kind in AnyFault.__args__))
 
 
 def parameters(fault: Fault) -> dict[str, Any]:
-    """What is told of it in a record: everything but when, and who draws the lot."""
+    """What is told of it in a record: everything but when, and who is hurt."""
     document: dict[str, Any] = msgspec.to_builtins(fault, enc_hook=float)
     return {key: value for key, value in document.items() if key not in _WHEN_AND_WHOM}

@@ -241,7 +241,10 @@ class Run:
 
     async def _do(self, due: Due) -> None:
         await self._until(due.at_s)
-        name, at_s = name_of(due.fault), self._world.now_s
+        name = name_of(due.fault)
+        if due.fault.phase is not None and not await self._reached(due.fault.phase, name):
+            return
+        at_s = self._world.now_s
         self._say(f"{self.scenario.name}: {at_s:5.1f} s  {name}")
         try:
             done = await HANDS[type(due.fault)](Blow(self._world, due.fault, due.lot))
@@ -261,6 +264,16 @@ class Run:
                 excused=done.excused,
             )
         )
+
+    async def _reached(self, phase: str, name: str) -> bool:
+        """Whether the rollout comes to this phase while there is load."""
+        left_s = self.scenario.load.seconds - self._world.now_s
+        try:
+            await self._world.rollouts.until(phase, lambda one: one["phase"] == phase, within_s=left_s)
+        except RunError as error:
+            self.gathered.troubles.append(f"{name}: {error}")
+            return False
+        return True
 
     async def _roll_out(self) -> None:
         """Started, and followed to its end or the load's."""

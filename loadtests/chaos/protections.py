@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from loadtests.chaos.faults import AnyFault
 from loadtests.chaos.spec import Rollout, Scenario
 from loadtests.resilience import setups
 from loadtests.resilience.setups import Arguments
@@ -16,8 +17,8 @@ _NEVER: Final = 1_000_000
 _NO_ANALYSIS: Final[Mapping[str, Any]] = {
     "alpha": 1e-250,
     "slo": {
-        "objective": 0.5,
-        "burnRates": [{"long": "6s", "short": "2s", "factor": _NEVER}],
+        "objective": 0.99,
+        "burnRates": [{"long": "6s", "short": "2s", "factor": 90}],
         "minBadEvents": _NEVER,
     },
 }
@@ -39,7 +40,7 @@ def _replaced(**more: Any) -> Callable[[Rollout], Rollout]:
 
 
 PROTECTIONS: Final[Mapping[str, Protection]] = {
-    "retry": Protection("another replica is asked, nothing else stands behind", "replica_killed", ("client errors",)),
+    "retry": Protection("another replica is asked", "one_of_three_bad", ("client errors",)),
     "breaker": Protection("a version that fails is spared", "primary_failing", ("in vain", "breaker opens")),
     "ejection": Protection("a replica that fails is left out", "one_of_three_bad", ("is ejected", "degraded")),
     "admission": Protection("too much is refused at once", "overload", ("goodput", "shed")),
@@ -67,7 +68,17 @@ def scenario_without(name: str | None, scenario: Scenario) -> Scenario:
     change = None if name is None else PROTECTIONS[name].change
     if change is None or scenario.rollout is None:
         return scenario
-    return msgspec.structs.replace(scenario, rollout=change(scenario.rollout))
+    old, new = scenario.rollout, change(scenario.rollout)
+    faults = [_aimed(fault, old.version, new.version) for fault in scenario.faults]
+    return msgspec.structs.replace(scenario, rollout=new, faults=faults)
+
+
+def _aimed(fault: AnyFault, old: str, new: str) -> AnyFault:
+    """The same at the new version, if it was meant for the old one."""
+    target = getattr(fault, "target", None)
+    if target is None or target.version != old:
+        return fault
+    return msgspec.structs.replace(fault, target=msgspec.structs.replace(target, version=new))
 
 
 def settings_without(name: str | None, settings: Arguments) -> Arguments:

@@ -144,6 +144,8 @@ class Scenario(Strict, frozen=True, kw_only=True):
         self._has_what_faults_need()
 
     def _has_what_faults_need(self) -> None:
+        if self.rollout is None and any(fault.phase is not None for fault in self.faults):
+            raise ValueError("a fault's `phase` needs a rollout")
         needs = {"redis_kill": "redis", "redis_slow": "redis", "postgres_stop": "postgres"}
         drawn = self.draw.faults if self.draw is not None else []
         for fault in [*self.faults, *drawn]:
