@@ -14,12 +14,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench resilience rollouts chaos soak docs lock clean
+.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench resilience rollouts
+.PHONY: chaos chaos-broken soak docs lock clean
 
 help: ## list what can be done (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  ARGS=... is handed on by serve, test, bench, resilience, rollouts, chaos and soak: make test ARGS='-k frames'"
+	@echo "  ARGS=... is handed on by serve, test, bench, resilience, rollouts, chaos, chaos-broken and soak:"
+	@echo "  make test ARGS='-k frames'"
 
 # Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
 env: $(VENV)/.project ## create .venv from requirements.lock and install the project into it
@@ -89,6 +91,9 @@ chaos: env models ## run all chaos scenarios and print which held (some 20 minut
 
 soak: env models ## half an hour of steady load and random faults: nothing may fail, nothing may grow (ARGS='--minutes 5')
 	@$(BIN)/python -m loadtests.chaos run soak --store $(STORE) $(ARGS)
+
+chaos-broken: env models ## switch each protection off and see whether its chaos scenario notices (some 10 minutes)
+	@$(BIN)/python -m loadtests.chaos broken --store $(STORE) $(ARGS)
 
 # Written beside and moved: a generator that fails leaves the page as it was.
 docs: env ## write docs/settings.md, rollouts.md, their JSON Schemas and scenarios.md from their sources

@@ -10,6 +10,7 @@ from loadtests.chaos.blows import Hand
 
 HANDS: Final[dict[type[faults.Fault], Hand]] = {
     faults.KillReplica: on_replicas.kill_replica,
+    faults.CrashLoop: on_replicas.crash_loop,
     faults.WedgeReplica: on_replicas.wedge_replica,
     faults.Slow: on_replicas.commanded(on_replicas.slowness),
     faults.ErrorRate: on_replicas.commanded(lambda fault: {"fail_rate": fault.rate}),

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from loadtests.chaos import faults
 from loadtests.chaos.blows import BACK_S, Blow, Done, Hand
@@ -14,6 +14,8 @@ from loadtests.chaos.world import MODEL, World
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.processes import kill
 from loadtests.resilience.system import Replica
+
+_LOOK_S: Final = 0.1
 
 
 def _version(world: World, target: faults.Target) -> str:
@@ -40,6 +42,22 @@ async def kill_replica(blow: Blow[faults.KillReplica]) -> Done:
     for victim in victims:
         kill(victim.pid)
     return await _replaced(world, version, victims)
+
+
+async def crash_loop(blow: Blow[faults.CrashLoop]) -> Done:
+    world = blow.world
+    version = _version(world, blow.fault.target)
+    until_s = world.now_s + blow.fault.lasts
+    killed: set[int] = set()
+    while world.now_s < until_s:
+        for replica in await world.replicas(version):
+            if replica.pid not in killed:
+                killed.add(replica.pid)
+                kill(replica.pid)
+        await asyncio.sleep(_LOOK_S)
+    if not killed:
+        raise RunError(f"no replica of {version} was ever there")
+    return Done(f"{version}, all replicas", f"{len(killed)} killed", world.now_s)
 
 
 async def wedge_replica(blow: Blow[faults.WedgeReplica]) -> Done:

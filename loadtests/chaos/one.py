@@ -23,6 +23,7 @@ from loadtests.chaos.hands import HANDS
 from loadtests.chaos.right import IMAGES
 from loadtests.chaos.schedule import Due
 from loadtests.chaos.spec import Scenario
+from loadtests.chaos.stickiness import keys_of
 from loadtests.chaos.verdict import Verdict
 from loadtests.chaos.verdicts import Performed, Seen
 from loadtests.chaos.watch import Watch
@@ -96,7 +97,7 @@ class Run:
         self.scenario = scenario
         self.gathered = _Gathered()
         self.watch = Watch(world)
-        self._seed = seed
+        self._users_seed = f"{seed}/{scenario.name}/users"
         self._plan = plan
         self._world = world
         self._known = known
@@ -165,7 +166,7 @@ class Run:
         document = {
             "host": HOST,
             "port": self._world.system.port,
-            "seed": f"{self._seed}/{self.scenario.name}/users",
+            "seed": self._users_seed,
             "calm_s": float(self.scenario.calm),
             "load": load,
             "known": self._known,
@@ -194,14 +195,17 @@ class Run:
         calm_s = float(self.scenario.calm)
         await self._until(calm_s)
         load = self.scenario.load
-        chance = random.Random(f"{self._seed}/{self.scenario.name}/users")
         expected = 0
-        for arrival in arrivals(load, chance, calm_s=calm_s):
+        for arrival in arrivals(load, self._users_chance(), calm_s=calm_s):
             if arrival.due_s >= calm_s - 0.5:
                 break
             expected += 1
         lines = (await asyncio.to_thread(self._samples.read_text)).split("\n")
         return verdicts.steady_state(parse_rows(lines[1:-1]), calm_s, expected)
+
+    def _users_chance(self) -> random.Random:
+        """The users' own, from its beginning: what they do can be told again."""
+        return random.Random(self._users_seed)
 
     async def _until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, at_s - self._world.now_s))
@@ -240,7 +244,10 @@ class Run:
 
     async def _do(self, due: Due) -> None:
         await self._until(due.at_s)
-        name, at_s = name_of(due.fault), self._world.now_s
+        name = name_of(due.fault)
+        if due.fault.phase is not None and not await self._reached(due.fault.phase, name):
+            return
+        at_s = self._world.now_s
         self._tell_moment(name)
         try:
             done = await HANDS[type(due.fault)](Blow(self._world, due.fault, due.lot))
@@ -261,6 +268,16 @@ class Run:
             )
         )
 
+    async def _reached(self, phase: str, name: str) -> bool:
+        """Whether the rollout comes to this phase while there is load."""
+        left_s = self.scenario.load.seconds - self._world.now_s
+        try:
+            await self._world.rollouts.until(phase, lambda one: one["phase"] == phase, within_s=left_s)
+        except RunError as error:
+            self.gathered.troubles.append(f"{name}: {error}")
+            return False
+        return True
+
     async def _roll_out(self) -> None:
         """Started, and followed to its end or the load's."""
         rollout = self.scenario.rollout
@@ -272,6 +289,7 @@ class Run:
             pause=rollout.pause,
             bake=rollout.bake,
             analysis=rollout.analysis,
+            stickiness=rollout.stickiness,
         )
         self._tell_moment(f"rollout of {rollout.version}")
         try:
@@ -334,6 +352,7 @@ class Run:
             counted=self.watch.counted,
             peak=peak,
             computed=computed_after - computed,
+            keys=keys_of(self.scenario.load, self._users_chance(), calm_s=float(self.scenario.calm)),
             rollback_s=report.get("rollback_took_s"),
             ended_as=report.get("phase"),
             reason=str(report.get("reason", "")),

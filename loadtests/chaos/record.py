@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from loadtests.bench.machine import describe, own_versions
+from loadtests.chaos import composed
 from loadtests.chaos.schedule import Due
 from loadtests.chaos.spec import Scenario
 from loadtests.chaos.verdict import Verdict
@@ -19,6 +20,8 @@ from loadtests.chaos.verdicts import Performed
 from loadtests.resilience.system import ROOT
 
 SAMPLES: Final = "samples.csv"
+COMPOSED: Final = "scenario.yaml"
+"""The same once more, with nothing left to the seed."""
 
 
 def started() -> str:
@@ -65,6 +68,7 @@ def write(
         }
         for one in performed
     ]
+    (folder / COMPOSED).write_text(composed.text(composed.composed(scenario, seed, schedule)))
     for name, document in (("run.json", run), ("faults.json", faults), ("series.json", series)):
         (folder / name).write_text(json.dumps(document, indent=1) + "\n")
 

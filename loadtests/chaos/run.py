@@ -16,9 +16,10 @@ from loadtests.chaos import record
 from loadtests.chaos.faults import OF_ITS_OWN, name_of
 from loadtests.chaos.healing import healed
 from loadtests.chaos.one import Result, Run, Say
+from loadtests.chaos.protections import scenario_without
 from loadtests.chaos.right import known_to, known_to_canary
 from loadtests.chaos.running import RunningSystem, address, running
-from loadtests.chaos.schedule import schedule
+from loadtests.chaos.schedule import Due, schedule
 from loadtests.chaos.spec import Scenario
 from loadtests.chaos.world import Grounds, grounds, same_grounds
 from loadtests.resilience.answers import Outputs
@@ -60,6 +61,11 @@ class Plan:
         return " ".join(words)
 
 
+def scheduled(scenario: Scenario, seed: int) -> tuple[Due, ...]:
+    """What a run of it with this seed does."""
+    return schedule(scenario, random.Random(f"{seed}/{scenario.name}"))
+
+
 def _check(plan: Plan) -> None:
     """Raises `RunError` for what can't be run as it is wanted."""
     if plan.at is None:
@@ -74,7 +80,7 @@ def _check(plan: Plan) -> None:
 async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
     """A result each. Scenarios that can share a system do, one after the other, each with all well again before it."""
     _check(plan)
-    left = list(plan.scenarios)
+    left = [scenario_without(plan.protection, scenario) for scenario in plan.scenarios]
     started = 0
     while left:
         chosen = [scenario for scenario in left if plan.at is not None or same_grounds(left[0], scenario)]
@@ -149,7 +155,7 @@ async def _one(
     started_at = record.started()
     folder = plan.out / scenario.name
     folder.mkdir(parents=True, exist_ok=True)
-    faults = schedule(scenario, random.Random(f"{plan.seed}/{scenario.name}"))
+    faults = scheduled(scenario, plan.seed)
     try:
         if isinstance(found.system, RunningSystem):
             scenario = await found.system.as_it_is(scenario)

@@ -20,7 +20,7 @@ _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _NAMED: Final = re.compile(r"`([a-z_.\[\]0-9]+)`")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]+)`")
 
-BAD_VERSIONS: Final = ("fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late")
+BAD_VERSIONS: Final = ("fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late", "mixes-up")
 
 
 class ScenarioError(Exception):
@@ -53,13 +53,14 @@ class System(Strict, frozen=True, kw_only=True):
 
 
 class Rollout(Strict, frozen=True, kw_only=True):
-    """A rollout of another version of digits, while the load runs. `file` is put over the usual file's keys."""
+    """A rollout of another version of digits, while the load runs. `analysis` is put over the usual file's own."""
 
-    version: Literal["v2", "fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late"]
+    version: Literal["v2", "fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late", "mixes-up"]
     at: Seconds
     steps: tuple[Annotated[int, Meta(ge=1, le=100)], ...] = (5, 25, 50, 100)
     pause: str = "2s"
     bake: str = "4s"
+    stickiness: Literal["key", "random"] = "key"
     analysis: dict[str, Any] = {}
 
 
@@ -99,6 +100,8 @@ class Must(Strict, frozen=True, kw_only=True):
     degraded_max: Share | None = None
     degraded_min: Annotated[int, Meta(ge=0)] = 0
     """Fewer mean that the fault didn't do what it should."""
+    static_max: Share | None = None
+    """Share of all answers that may be the static one: the last of what stands behind a model."""
     p99_max: Seconds | None = None
     """Of the good answers from the first fault on."""
     p99_over_calm_max: Annotated[float, Meta(ge=1)] | None = None
@@ -111,11 +114,15 @@ class Must(Strict, frozen=True, kw_only=True):
     """Good answers as a share of what the system could do at most (shape `overload`)."""
     met_by: list[str] = []
     """Outcomes of attempts, any of which must have been counted; else the fault met nobody."""
+    failed_attempts_max: Annotated[int, Meta(ge=0)] | None = None
+    """At the stable version: a breaker that is open spares it, and those who would wait for it."""
     breaker_opens: bool = False
     ejects: bool = False
     rolled_back_within: Seconds | None = None
     """From the evidence to the last gateway."""
     ends_as: Literal["Succeeded", "RolledBack", "Aborted"] | None = None
+    sticky_moves_max: Annotated[int, Meta(ge=0)] | None = None
+    """Answers of the prior version to stickiness keys that have met the canary; while weights grow there are none."""
     memory_growth_max: Annotated[float, Meta(ge=0)] | None = None
     """MB that the gateways grow by at most, all together, after the first quarter."""
     flat: Flat | None = None
@@ -153,9 +160,13 @@ class Scenario(Strict, frozen=True, kw_only=True):
             raise ValueError("`rollout.at` must be after calm, and a rollout needs `system.stable: v1`")
         if (self.must.goodput_min is not None) != (self.load.shape == "overload"):
             raise ValueError("`must.goodput_min` and the shape `overload` belong together")
+        if self.must.sticky_moves_max is not None and (self.rollout is None or self.must.ends_as != "Succeeded"):
+            raise ValueError("`must.sticky_moves_max` needs a rollout with `ends_as: Succeeded`: else keys do go back")
         self._has_what_faults_need()
 
     def _has_what_faults_need(self) -> None:
+        if self.rollout is None and any(fault.phase is not None for fault in self.faults):
+            raise ValueError("a fault's `phase` needs a rollout")
         needs = {"redis_kill": "redis", "redis_slow": "redis", "postgres_stop": "postgres"}
         drawn = self.draw.faults if self.draw is not None else []
         for fault in [*self.faults, *drawn]:

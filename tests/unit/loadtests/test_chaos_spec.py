@@ -53,6 +53,7 @@ def test_a_scenario_is_read_with_its_defaults() -> None:
         ("at: 6s", "at: 6s, every: 2s", 6, "`every` and `until` belong together"),
         ("kill_replica", "redis_kill", 1, "`redis_kill` needs `system.redis: true`"),
         ("errors: 0", "goodput_min: 0.9", 9, "belong together"),
+        ("at: 6s", "at: 6s, phase: Baking", 1, "`phase` needs a rollout"),
         ("name: mine", "name: [", 3, "not YAML"),
     ],
 )
