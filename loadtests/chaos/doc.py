@@ -56,6 +56,9 @@ def _counts(must: Must) -> list[str]:
     if must.degraded_max is not None:
         most = "none" if must.degraded_max == 0 else f"at most {must.degraded_max * 100:g} %"
         found.append(f"{most} degraded")
+    if must.static_max is not None:
+        most = "nobody gets" if must.static_max == 0 else f"at most {must.static_max * 100:g} % get"
+        found.append(f"{most} the static answer")
     return found
 
 
@@ -83,6 +86,10 @@ def _effects(must: Must) -> list[str]:
         found.append("the breaker opens")
     if must.ejects:
         found.append("the bad replica is ejected")
+    if must.failed_attempts_max is not None:
+        found.append(f"at most {must.failed_attempts_max:g} attempts in vain")
+    if must.sticky_moves_max is not None:
+        found.append("sticky keys keep their version" if must.sticky_moves_max == 0 else "few sticky keys go back")
     if must.ends_as is not None:
         found.append(f"the rollout ends as {must.ends_as}")
     if must.memory_growth_max is not None:

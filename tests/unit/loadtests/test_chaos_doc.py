@@ -42,6 +42,8 @@ def test_every_line_of_the_matrix_and_every_scenario_is_on_the_page() -> None:
         ({"goodput_min": 0.9}, "goodput at least 90 % of the peak"),
         ({"breaker_opens": True, "ejects": True, "ends_as": "Aborted"}, "the rollout ends as Aborted"),
         ({"cancelled_computed_max": 0.5}, "50 % of the cancelled"),
+        ({"static_max": 0.0, "sticky_moves_max": 0}, "nobody gets the static answer; sticky keys keep their version"),
+        ({"failed_attempts_max": 400}, "at most 400 attempts in vain"),
         ({"flat": Flat(memory=7)}, "no kind of process grows by more than 7 MB"),
     ],
 )
