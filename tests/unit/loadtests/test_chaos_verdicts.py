@@ -188,7 +188,7 @@ def test_the_static_answer_is_for_the_utmost_need() -> None:
 
 def test_a_version_that_fails_is_to_be_spared() -> None:
     must = scenario(failed_attempts_max=10)
-    assert verdict(must, rows(), Seen(attempts={"ok": 99, "model_failed": 10, "cancelled": 9}), about="vain").held
+    assert verdict(must, rows(), Seen(attempts={"ok": 9, "model_failed": 10, "circuit_open": 99}), about="vain").held
     assert not verdict(must, rows(), Seen(attempts={"model_failed": 6, "replica_lost": 5}), about="vain").held
 
 
