@@ -187,12 +187,14 @@ def test_the_next_keeper_takes_over_from_one_that_died(tmp_path: Path) -> None:
             stdout=asyncio.subprocess.PIPE,
         )
         async with gateway(place.gateway_port):
-            assert dying.stdout is not None
-            assert await dying.stdout.readline() == b"started\n"
-            await until(place.answers)
-            orphan = running_pid(place.files)
-            dying.kill()
-            await dying.wait()
+            try:
+                assert dying.stdout is not None
+                assert await dying.stdout.readline() == b"started\n"
+                await until(place.answers)
+                orphan = running_pid(place.files)
+            finally:
+                dying.kill()
+                await dying.wait()
             with Clients(place.port) as clients:
                 await keeper.start()
                 try:
