@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final, NamedTuple, Protocol
 
 from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
-from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse
+from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse, Response
 from serving.ingress.information import Information
 from serving.protocol.compression import compress, decompress
 from serving.protocol.status import error_response
@@ -53,7 +53,7 @@ class Door(Protocol):
 
     def find(self, path: str) -> Target | None: ...
 
-    async def answer(self, request: HttpRequest, target: Target) -> HttpResponse:
+    async def answer(self, request: HttpRequest, target: Target) -> Response:
         """May raise any ``RequestError``."""
         ...
 
@@ -106,11 +106,11 @@ class Routes:
         self._body_max_bytes = body_max_bytes
         self._targets: dict[str, Target] = {}
         self._version_headers: dict[tuple[str, str], Header] = {}
-        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[HttpResponse]]] = {"infer": self._infer}
+        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[Response]]] = {"infer": self._infer}
         if door is not None:
             self._endpoints.update(dict.fromkeys(door.endpoints, door.answer))
 
-    async def answer(self, request: HttpRequest) -> HttpResponse:
+    async def answer(self, request: HttpRequest) -> Response:
         try:
             target = self._targets.get(request.path) or self._find(request.path)
             if request.method not in target.allow:
