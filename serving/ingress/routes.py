@@ -1,13 +1,13 @@
 """From a path and a method to an answer: every endpoint of the Open Inference Protocol, and what tells of a gateway.
 
-Nothing here changes the system: whatever does is behind a ``Door``, which knows who may. Not here: the life of an
-inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
+Nothing here changes the system or asks beyond this gateway: whatever does is behind a ``Door``, which knows who may.
+Not here: the life of an inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
@@ -99,15 +99,17 @@ def find_target(path: str) -> Target:
 class Routes:
     """Answers whole HTTP requests. Never raises but for cancellation."""
 
-    def __init__(self, pipeline: Pipeline, information: Information, door: Door | None, *, body_max_bytes: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, information: Information, doors: Sequence[Door] = (), *, body_max_bytes: int
+    ) -> None:
         self._pipeline = pipeline
         self._information = information
-        self._door = door
+        self._doors = tuple(doors)
         self._body_max_bytes = body_max_bytes
         self._targets: dict[str, Target] = {}
         self._version_headers: dict[tuple[str, str], Header] = {}
         self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[Response]]] = {"infer": self._infer}
-        if door is not None:
+        for door in self._doors:
             self._endpoints.update(dict.fromkeys(door.endpoints, door.answer))
 
     async def answer(self, request: HttpRequest) -> Response:
@@ -127,8 +129,8 @@ class Routes:
             return HttpResponse(*error_response(error))
 
     def _find(self, path: str) -> Target:
-        beyond = self._door.find(path) if self._door is not None else None
-        target = beyond or find_target(path)
+        beyond = (found for door in self._doors if (found := door.find(path)) is not None)
+        target = next(beyond, None) or find_target(path)
         if len(path) > REMEMBERED_MAX_CHARACTERS:
             return target
         if len(self._targets) >= _PATHS_MAX:
