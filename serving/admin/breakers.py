@@ -34,7 +34,7 @@ def closed(name: str, answers: Sequence[bool | None], *, gateways: int) -> Close
         where = (
             "all gateways"
             if len(answers) >= gateways
-            else f"{len(answers)} of {gateways} gateways, the others were silent"
+            else f"{len(answers)} of {gateways} gateways, the rest was silent"
         )
         raise BreakerNotOpen(f"the breaker of {name} is closed already in {where}")
     return Closed(max(gateways, len(answers)), len(answers), count)

@@ -8,6 +8,7 @@ opened lately, and rollouts, which keep their own history. Not here: the event l
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Final
 
 from serving.live.snapshot import EVENTS_MAX, BreakerView, LiveEvent, ModelView, Snapshot, VersionView
@@ -38,12 +39,12 @@ def newest(kept: Iterable[LiveEvent], snapshot: Snapshot) -> tuple[LiveEvent, ..
 
 def of_rollout(rollout: RolloutReport) -> list[LiveEvent]:
     """A line for its start, for each phase or weight that it came to, and for why it ended."""
-    name, told = f"{rollout.rollout} ({rollout.version})", []
-    told.append((rollout.started_at, f"{name}: started by {rollout.started_by}"))
-    for passed, following in zip(rollout.history, [*rollout.history[1:], None], strict=True):
-        phase, weight = (
-            (rollout.phase, rollout.weight) if following is None else (following.phase.value, following.weight)
-        )
+    name = f"{rollout.rollout} ({rollout.version})"
+    told = [(rollout.started_at, f"{name}: started by {rollout.started_by}")]
+    for passed, following in zip_longest(rollout.history, rollout.history[1:]):
+        phase, weight = rollout.phase, rollout.weight
+        if following is not None:
+            phase, weight = following.phase.value, following.weight
         why = f": {passed.why}" if passed.why else ""
         told.append((passed.until, f"{name}: {phase}{_at(phase, weight)}{why}"))
     return [LiveEvent(time, "rollout", rollout.model, text) for time, text in told]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.live.history import PATIENCE_S, RECENT_S, History, kind_of, quantile
+from serving.live.history import PATIENCE_S, RECENT_S, History, Rates, kind_of, quantile
 from serving.live.series import KEPT_S, Second, SeriesPage
 from serving.request.failures import FAILURES
 
@@ -76,7 +76,7 @@ def test_a_model_that_was_never_asked_has_a_series_of_zeros() -> None:
     history.hear([page("a", second(T, 1), until=T + 5)], now=T + 5.0)
     told = history.series("quiet")
     assert (told.ok, told.p99_ms) == ([0.0] * 5, [None] * 5)
-    assert history.recent("quiet").rates == (0, 0, 0, 0, 0)
+    assert history.recent("quiet").rates == Rates()
 
 
 def test_the_weight_is_the_one_that_requests_met_on_average() -> None:
@@ -93,7 +93,7 @@ def test_the_last_ten_seconds_are_told_per_second_with_their_reasons() -> None:
     ]
     history.hear([page("a", *told, until=T + 30)], now=T + 30.0)
     recent = history.recent("m")
-    assert recent.rates == (4, 1, 2, 0, 0)
+    assert recent.rates == Rates(ok=4, errors=1, degraded=2)
     assert (recent.degraded_by_reason, recent.errors_by_reason) == ({"model_failed": 2}, {"no_answer": 1})
     assert recent.p50_ms == pytest.approx(55)
 

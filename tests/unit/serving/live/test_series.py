@@ -102,7 +102,7 @@ def test_old_seconds_are_forgotten_and_models_that_nobody_asks() -> None:
 
 def test_of_more_models_than_can_be_kept_the_rest_has_no_series() -> None:
     here = recording()
-    add(here, NOW + 1.0, **{f"m{number}": tally(1) for number in range(MODELS_MAX + 5)})
+    here.add({(f"m{number}", "v1"): tally(1) for number in range(MODELS_MAX + 5)}, weights={}, now=NOW + 1.0)
     assert len(here._models) == MODELS_MAX
 
 
