@@ -73,7 +73,7 @@ def golden_failures(folder: Path) -> dict[tuple[str, str], int]:
     failed: dict[tuple[str, str], int] = {}
     for path in folder.glob("counter_*.db"):
         for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
-            metric, _, labels, _ = json.loads(key)
+            _, metric, labels, _ = json.loads(key)
             if metric == GOLDEN_CHECKS and labels["result"] == "failed" and value:
                 version = labels["model"], labels["version"]
                 failed[version] = failed.get(version, 0) + int(value)
