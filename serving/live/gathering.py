@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
@@ -28,6 +28,9 @@ from serving.live.snapshot import (
 )
 from serving.live.verdict import judge
 from serving.rollout.report import Overview, RolloutReport
+
+MERGED_AT_ONCE: Final = 5
+"""Seconds of the series; a millisecond or two with ten models that are busy."""
 
 Versions = Mapping[tuple[str, str], int]
 
@@ -80,6 +83,7 @@ class Gathering:
         siblings, control, golden = await asyncio.gather(self._siblings.ask(), self._control.look(), self._golden())
         heard = [self._own(), *siblings]
         self._history.hear([each.page for each in heard], now=self._clock.wall())
+        await self._merge()
         rollouts = {rollout.model: rollout for rollout in control.rollouts}
         now = Snapshot(
             time=round(self._clock.wall(), 3),
@@ -94,6 +98,13 @@ class Gathering:
         self._events.extend(happened(self._before, now))
         self._before = now = replace(now, events=newest(self._events, now))
         return now
+
+    async def _merge(self) -> None:
+        """In turns with requests: who looks for the first time must not keep them waiting."""
+        more = True
+        while more:
+            more = self._history.merge(most=MERGED_AT_ONCE)
+            await asyncio.sleep(0)
 
     @property
     def last(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from math import floor
 from typing import Final, NamedTuple
 
@@ -79,6 +80,8 @@ class History:
         self._sums: dict[str, deque[Second]] = {}
         self._merged = 0
         """All seconds before this one are merged."""
+        self._until = 0
+        """All seconds before this one can be."""
 
     @property
     def last(self) -> int:
@@ -91,14 +94,27 @@ class History:
         return 0 if track is None else track.until - 1
 
     def hear(self, pages: Iterable[SeriesPage], *, now: float) -> None:
-        """What gateways told just now."""
+        """What gateways told just now; it isn't merged yet."""
         for page in pages:
             track = self._tracks.get(page.gateway)
-            if track is None:
+            if track is None or page.until < track.until:  # a new one, or its clock was set back
                 track = self._tracks[page.gateway] = _Track(page)
             track.hear(page, now)
-        self._merge(now)
-        self._forget(now)
+        heard = [track for track in self._tracks.values() if track.heard > now - PATIENCE_S]
+        self._until = min((track.until for track in heard), default=self._merged)
+        if self._merged > now + PATIENCE_S:  # the clock was set back: what it will count again begins anew
+            self._points, self._sums, self._merged = {}, {}, 0
+        began = min((track.since for track in self._tracks.values()), default=self._until)
+        self._merged = max(self._merged, min(max(floor(now) - KEPT_S, began), self._until))
+
+    def merge(self, *, most: int = KEPT_S) -> bool:
+        """Merge what can be, at most so many seconds; whether there is more to do."""
+        until = max(min(self._until, self._merged + most), self._merged)
+        for t in range(self._merged, until):
+            self._merge_second(t)
+        self._merged = until
+        self._forget()
+        return self._merged < self._until
 
     def series(self, model: str, *, after: int = 0) -> Series:
         """All seconds after this one, also those in which nothing was asked."""
@@ -129,13 +145,6 @@ class History:
             {name: _per(n, seconds) for name, n in sorted(total.outcomes.items()) if kind_of(name) == "errors"},
         )
 
-    def _merge(self, now: float) -> None:
-        heard = [track for track in self._tracks.values() if track.heard > now - PATIENCE_S]
-        until = min((track.until for track in heard), default=self._merged)
-        for t in range(max(self._merged, floor(now) - KEPT_S), until):
-            self._merge_second(t)
-        self._merged = max(self._merged, until)
-
     def _merge_second(self, t: int) -> None:
         told = [track for track in self._tracks.values() if track.since <= t < track.until]
         for model in sorted({model for track in told for model in track.seconds.get(t, {})}):
@@ -149,10 +158,10 @@ class History:
                 Second(t, total.outcomes, total.reasons, total.buckets, weight)
             )
 
-    def _forget(self, now: float) -> None:
+    def _forget(self) -> None:
         for gateway, track in list(self._tracks.items()):
             track.seconds = {t: told for t, told in track.seconds.items() if t >= self._merged}
-            if track.until < now - KEPT_S:
+            if track.until < self._merged - KEPT_S:
                 del self._tracks[gateway]
         for model, points in list(self._points.items()):
             if points[-1].t < self._merged - KEPT_S:
@@ -187,7 +196,7 @@ def added(seconds: Iterable[Second]) -> Second:
         for into, counts in ((outcomes, second.outcomes), (reasons, second.reasons)):
             for name, count in counts.items():
                 into[name] = into.get(name, 0.0) + count
-        buckets = [a + b for a, b in zip(buckets, second.buckets, strict=True)] if buckets else list(second.buckets)
+        buckets = [a + b for a, b in zip_longest(buckets, second.buckets, fillvalue=0.0)]
     return Second(t, outcomes, reasons, buckets, weight)
 
 

@@ -7,7 +7,9 @@ adding gateways up (``serving.live.history``), the wall clock.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from math import floor
 from typing import Final
 
@@ -25,7 +27,7 @@ _SPREAD_MAX_S: Final = 10.0
 class Second(msgspec.Struct, array_like=True, frozen=True):
     """One second of a model: outcomes by name, degraded answers by reason, durations by the recorder's buckets.
 
-    ``weight`` is the canary's in this gateway at the end of the second.
+    Empty buckets at the end are left out. ``weight`` is the canary's in this gateway at the end of the second.
     """
 
     t: int
@@ -69,9 +71,35 @@ class _Growing:
                 self.buckets[index] += share * count
 
     def second(self, t: int) -> Second:
-        return Second(
-            t, _rounded(self.outcomes), _rounded(self.reasons), [round(n, 3) for n in self.buckets], self.weight
-        )
+        buckets = [round(count, 3) for count in self.buckets]
+        while buckets and not buckets[-1]:
+            buckets.pop()
+        return Second(t, _rounded(self.outcomes), _rounded(self.reasons), buckets, self.weight)
+
+
+class _OfModel:
+    """The seconds of one model: those that are over, the oldest first, and those that may not be."""
+
+    __slots__ = ("growing", "over")
+
+    def __init__(self) -> None:
+        self.over: deque[Second] = deque(maxlen=KEPT_S)
+        self.growing: dict[int, _Growing] = {}
+
+    def at(self, t: int, buckets: int) -> _Growing:
+        growing = self.growing.get(t)
+        if growing is None:
+            growing = self.growing[t] = _Growing(buckets)
+        return growing
+
+    def settle(self, now: int) -> None:
+        """Put down what is over, once; forget what is too old, or what a clock that was set back will count again."""
+        for t in sorted(t for t in self.growing if t < now):
+            self.over.append(self.growing.pop(t).second(t))
+        while self.over and self.over[0].t < now - KEPT_S:
+            self.over.popleft()
+        while self.over and self.over[-1].t >= now:
+            self.over.pop()
 
 
 class Recording:
@@ -82,30 +110,32 @@ class Recording:
         self._buckets = buckets
         self._since = floor(now) + 1
         self._collected = now
-        self._models: dict[str, dict[int, _Growing]] = {}
+        self._models: dict[str, _OfModel] = {}
 
     def add(self, tallies: Mapping[tuple[str, str], Tally], *, weights: Mapping[str, float], now: float) -> None:
         """What has ended since the last call, by model and version, and the weights of the canaries that there are."""
         shares = _shares(self._collected, now)
         for (model, _), tally in tallies.items():
-            if model and (seconds := self._seconds(model)) is not None:
+            if model and (found := self._of(model)) is not None:
                 for t, share in shares:
-                    self._growing(seconds, t).add(tally, share)
+                    found.at(t, self._buckets).add(tally, share)
         for model, weight in weights.items():
-            if weight and (seconds := self._seconds(model)) is not None:
+            if weight and (found := self._of(model)) is not None:
                 for t, _ in shares:
-                    self._growing(seconds, t).weight = weight
+                    found.at(t, self._buckets).weight = weight
         self._collected = now
-        self._forget(now)
+        self._since = min(self._since, floor(now))  # another only if the clock was set back
+        for model, found in list(self._models.items()):
+            found.settle(floor(now))
+            if not found.over and not found.growing:
+                del self._models[model]
 
     def page(self, after: int = 0) -> SeriesPage:
         """The seconds after this one that are over."""
         until = floor(self._collected)
         since = max(self._since, until - KEPT_S)
-        models = {
-            model: [growing.second(t) for t, growing in sorted(seconds.items()) if max(after + 1, since) <= t < until]
-            for model, seconds in self._models.items()
-        }
+        first = max(after + 1, since)
+        models = {model: _from(found.over, first) for model, found in self._models.items()}
         return SeriesPage(
             gateway=self._gateway,
             since=since,
@@ -113,25 +143,18 @@ class Recording:
             models={model: seconds for model, seconds in models.items() if seconds},
         )
 
-    def _seconds(self, model: str) -> dict[int, _Growing] | None:
-        seconds = self._models.get(model)
-        if seconds is None and len(self._models) < MODELS_MAX:
-            seconds = self._models[model] = {}
-        return seconds
+    def _of(self, model: str) -> _OfModel | None:
+        found = self._models.get(model)
+        if found is None and len(self._models) < MODELS_MAX:
+            found = self._models[model] = _OfModel()
+        return found
 
-    def _growing(self, seconds: dict[int, _Growing], t: int) -> _Growing:
-        growing = seconds.get(t)
-        if growing is None:
-            growing = seconds[t] = _Growing(self._buckets)
-        return growing
 
-    def _forget(self, now: float) -> None:
-        """What is too old, and what a clock that was set back will count again."""
-        for model, seconds in list(self._models.items()):
-            for t in [t for t in seconds if not now - KEPT_S - 1 <= t <= now]:
-                del seconds[t]
-            if not seconds:
-                del self._models[model]
+def _from(seconds: deque[Second], first: int) -> list[Second]:
+    """The last of them, back to the first that is wanted."""
+    found = list(takewhile(lambda second: second.t >= first, reversed(seconds)))
+    found.reverse()
+    return found
 
 
 def _shares(since: float, until: float) -> Sequence[tuple[int, float]]:

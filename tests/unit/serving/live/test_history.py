@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,14 @@ BOUNDS = (0.001, 0.01, 0.1)
 T = 5000
 
 
+class Merging(History):
+    """Merges all that it hears."""
+
+    def hear(self, pages: Iterable[SeriesPage], *, now: float) -> None:
+        super().hear(pages, now=now)
+        assert not self.merge()
+
+
 def second(
     t: int, ok: float = 0.0, *, weight: float = 0.0, buckets: list[float] | None = None, **more: float
 ) -> Second:
@@ -26,7 +36,7 @@ def page(gateway: str, *seconds: Second, until: int, since: int = T, model: str 
 
 
 def test_two_gateways_add_up_and_a_second_without_requests_is_a_zero() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     a = page("a", second(T, 3), second(T + 2, 1), until=T + 3)
     b = page("b", second(T, 4, model_failed=2, overloaded=1, cancelled=5), until=T + 3)
     history.hear([a, b], now=T + 3.1)
@@ -38,7 +48,7 @@ def test_two_gateways_add_up_and_a_second_without_requests_is_a_zero() -> None:
 
 
 def test_nothing_is_told_before_every_gateway_has_told_of_it() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     history.hear([page("a", second(T, 1), until=T + 3), page("b", second(T, 1), until=T + 1)], now=T + 3.0)
     assert history.series("m").t == [T]
     history.hear([page("a", until=T + 4), page("b", second(T + 1, 9), until=T + 4)], now=T + 4.0)
@@ -46,7 +56,7 @@ def test_nothing_is_told_before_every_gateway_has_told_of_it() -> None:
 
 
 def test_one_that_falls_silent_is_not_waited_for_long_and_what_it_told_stays() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     history.hear([page("a", second(T, 1), until=T + 1), page("b", second(T, 5), until=T + 1)], now=T + 1.0)
     history.hear([page("a", second(T + 1, 1), until=T + 2)], now=T + 2.0)
     assert history.last == T
@@ -57,14 +67,14 @@ def test_one_that_falls_silent_is_not_waited_for_long_and_what_it_told_stays() -
 
 
 def test_a_new_gateway_takes_nothing_from_the_past() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     history.hear([page("a", *(second(T + at, 2) for at in range(10)), until=T + 10)], now=T + 10.0)
     history.hear([page("a", second(T + 10, 2), until=T + 11), page("new", since=T + 11, until=T + 11)], now=T + 11.0)
     assert history.series("m").ok == [2] * 11
 
 
 def test_whoever_has_the_rest_gets_only_what_is_new() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     history.hear([page("a", *(second(T + at, at) for at in range(10)), until=T + 10)], now=T + 10.0)
     assert history.series("m", after=T + 7).ok == [8, 9]
     assert history.series("m", after=history.last).t == []
@@ -72,7 +82,7 @@ def test_whoever_has_the_rest_gets_only_what_is_new() -> None:
 
 
 def test_a_model_that_was_never_asked_has_a_series_of_zeros() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     history.hear([page("a", second(T, 1), until=T + 5)], now=T + 5.0)
     told = history.series("quiet")
     assert (told.ok, told.p99_ms) == ([0.0] * 5, [None] * 5)
@@ -80,13 +90,13 @@ def test_a_model_that_was_never_asked_has_a_series_of_zeros() -> None:
 
 
 def test_the_weight_is_the_one_that_requests_met_on_average() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     history.hear([page("a", second(T, 1, weight=0.5), until=T + 1), page("b", second(T, 1), until=T + 1)], now=T + 1.0)
     assert history.series("m").weight == [0.25]
 
 
 def test_the_last_ten_seconds_are_told_per_second_with_their_reasons() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     told = [
         Second(T + at, {"ok": 4, "degraded": 2, "no_answer": 1}, {"model_failed": 2}, [0, 0, 7, 0], 0)
         for at in range(30)
@@ -99,13 +109,13 @@ def test_the_last_ten_seconds_are_told_per_second_with_their_reasons() -> None:
 
 
 def test_what_began_less_than_ten_seconds_ago_is_not_watered_down() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     history.hear([page("a", *(second(T + at, 8) for at in range(3)), until=T + 3)], now=T + 3.0)
     assert history.recent("m").rates.ok == 8
 
 
 def test_it_holds_five_minutes_and_no_more() -> None:
-    history = History(BOUNDS)
+    history = Merging(BOUNDS)
     for at in range(KEPT_S + 50):
         history.hear([page("a", second(T + at, 1), until=T + at + 1)], now=T + at + 1.0)
     told = history.series("m")
@@ -134,7 +144,7 @@ def gateways(draw: st.DrawFn) -> list[list[int]]:
 def test_however_it_is_told_the_sum_is_the_same(counted: list[list[int]], chance: object, at_once: int) -> None:
     """All at the end; or page by page, in any order, some pages twice."""
     seconds = len(counted[0])
-    whole = History(BOUNDS)
+    whole = Merging(BOUNDS)
     whole.hear(
         [
             page(f"g{n}", *(second(T + t, ok) for t, ok in enumerate(each)), until=T + seconds)
@@ -142,7 +152,7 @@ def test_however_it_is_told_the_sum_is_the_same(counted: list[list[int]], chance
         ],
         now=float(T + seconds),
     )
-    pieces = History(BOUNDS)
+    pieces = Merging(BOUNDS)
     for until in [*range(at_once, seconds, at_once), seconds, seconds]:
         told = []
         for number, each in enumerate(counted):
@@ -170,3 +180,18 @@ def test_what_took_longer_than_all_bounds_is_told_as_the_last_of_them() -> None:
     assert quantile([0, 0, 0, 5], BOUNDS, 0.5) == BOUNDS[-1]
     assert quantile([0, 0, 0, 0], BOUNDS, 0.5) is None
     assert RECENT_S == 10
+
+
+def test_what_is_much_is_merged_bit_by_bit() -> None:
+    history = History(BOUNDS)
+    history.hear([page("a", *(second(T + at, at) for at in range(10)), until=T + 10)], now=T + 10.0)
+    assert history.series("m").t == []
+    assert [history.merge(most=4) for _ in range(3)] == [True, True, False]
+    assert history.series("m").ok == list(range(10))
+
+
+def test_a_clock_that_is_set_back_begins_anew() -> None:
+    history = Merging(BOUNDS)
+    history.hear([page("a", second(T + 999, 1), since=T + 900, until=T + 1000)], now=T + 1000.0)
+    history.hear([page("a", second(T, 2), until=T + 2)], now=T + 2.0)
+    assert (history.series("m").t, history.series("m").ok) == ([T, T + 1], [2, 0])
