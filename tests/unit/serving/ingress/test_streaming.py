@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
 from serving.channel.busy_poll import BusyPoll
+from serving.clock import SystemClock
+from serving.ingress import streaming
 from serving.ingress.asgi import AsgiApp, Message
 from serving.ingress.connection import Connection
 from serving.ingress.http import HttpRequest, HttpStream
+from serving.ingress.listener import Listener
 from serving.ingress.streaming import STALLED_S
+from serving.settings import HttpSettings
 from tests.fakes import FakeClock, settled
 
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
@@ -258,6 +263,54 @@ async def test_one_that_breaks_off_does_not_look_whole(caplog: pytest.LogCapture
         assert here.transport.aborted
         await here.hang_up()
     assert "a stream broke off" in caplog.text
+
+
+async def test_over_real_sockets_a_mute_reader_holds_no_more_than_the_buffers_and_is_hung_up_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streaming, "STALLED_S", 0.2)
+    made, ended = 0, asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes]:
+        nonlocal made
+        try:
+            while True:
+                made += 1
+                yield b"x" * 65536
+        finally:
+            ended.set()
+
+    async def answer(request: HttpRequest) -> HttpStream:
+        return HttpStream(200, [], chunks())
+
+    listener = Listener(answer, HttpSettings(port=1, gateway_ports=(31_000, 31_999)), clock=SystemClock())
+    await listener.start()
+    with socket.socket() as mute:
+        mute.connect(("127.0.0.1", listener.port))
+        mute.sendall(GET)
+        await asyncio.wait_for(ended.wait(), 20)
+        assert made * 65536 < 32 << 20, "what isn't read must not grow"
+        read = b""
+        while more := await asyncio.to_thread(mute.recv, 1 << 20):
+            read = more
+        assert not read.endswith(b"0\r\n\r\n"), "it must not look whole"
+    await listener.close()
+
+
+async def test_a_listener_that_closes_does_not_wait_for_who_watches() -> None:
+    source = Source()
+    host = FakeHost(source)
+    http = HttpSettings(port=1, gateway_ports=(31_000, 31_999), drain_timeout_s=20.0)
+    listener = Listener(host.answer, http, clock=SystemClock())
+    await listener.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(GET)
+    source.say(b"one")
+    await reader.readuntil(b"one\r\n")
+    await asyncio.wait_for(listener.close(), 5)
+    assert (await reader.read(), source.closed) == (b"0\r\n\r\n", 1)
+    writer.close()
+    await writer.wait_closed()
 
 
 class Server:
