@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -145,6 +146,54 @@ def test_a_viewer_does_not_keep_a_gateway_from_leaving(system: System) -> None:
         eventually(lambda: first["holdfast"]["pid"] not in system.pids(GATEWAY), "it has left", within_s=25)
         source.one_with(lambda one: one["holdfast"]["pid"] != first["holdfast"]["pid"], "another one tells")
         assert time.monotonic() - began < 25  # it drains for up to 30 s, if there is something to wait for
+
+
+class Ear:
+    """Listens at a port of the gateways' range that no gateway has, and hears whether anyone asks how it stands."""
+
+    def __init__(self, port: int) -> None:
+        self.asked = 0
+        self._server = socket.create_server((HOST, port))
+        self._thread = threading.Thread(target=self._listen, name="an ear")
+
+    def __enter__(self) -> Ear:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._server.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                self.asked += connection.recv(4096).startswith(b"GET /v2/holdfast/status")
+                connection.sendall(
+                    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                )
+
+    def is_asked_within(self, seconds: float) -> bool:
+        """Whether anyone asks from now on."""
+        before, until = self.asked, time.monotonic() + seconds
+        while self.asked == before and time.monotonic() < until:
+            time.sleep(0.05)
+        return self.asked > before
+
+
+def test_nobody_asks_around_once_the_last_viewer_has_gone(system: System) -> None:
+    free = next(port for port in system.range if port not in system.gateway_ports())
+    with Ear(free) as ear:
+        with EventSource(system) as one, EventSource(system) as other:
+            one.one_with(fine, "it is fine")
+            other.one_with(fine, "it is fine")
+            assert ear.is_asked_within(5)
+        # HAProxy has to hear first that the viewers have gone, then the gateway
+        eventually(lambda: not ear.is_asked_within(3), "nobody asks any more")
 
 
 def test_a_breaker_that_is_closed_is_not_closed_again(system: System) -> None:
