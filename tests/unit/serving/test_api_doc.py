@@ -11,6 +11,9 @@ from serving.admin import bodies, guard
 from serving.admin import routes as admin
 from serving.ingress import routes
 from serving.ingress.haproxy import ACCEPTING_PATH
+from serving.live import routes as live
+from serving.live.hub import VIEWERS_MAX
+from serving.live.series import KEPT_S
 from serving.protocol.compression import COMPRESS_MIN_BYTES
 from serving.protocol.decode import EMPTY_TENSOR_MAX_SIZE
 from serving.protocol.status import STATUS
@@ -30,6 +33,8 @@ def endpoints() -> set[tuple[str, str]]:
     everywhere = {
         **routes._FIXED,
         **admin.FIXED,
+        **live.FIXED,
+        f"{admin.BREAKERS}{{model}}/{{version}}/close": admin.CLOSE,
         **{f"{admin.REPOSITORY}{{model}}/{name}": target for name, target in admin.OF_REPOSITORY.items()},
         **{f"{admin.ROLLOUTS}{{model}}/{name}".rstrip("/"): target for name, target in admin.OF_ROLLOUT.items()},
     }
@@ -50,7 +55,7 @@ def test_the_page_lists_the_endpoints_that_there_are() -> None:
 @pytest.mark.parametrize(("method", "path"), ROWS, ids=lambda word: word)
 def test_every_path_on_the_page_leads_somewhere(method: str, path: str) -> None:
     asked = path.format(model="digits", version="v1")
-    target = admin.find_target(asked) or routes.find_target(asked)
+    target = admin.find_target(asked) or live.FIXED.get(asked) or routes.find_target(asked)
     assert method in target.allow
     assert target.model == ("digits" if "{model}" in path else "")
     assert target.version == ("v1" if "{version}" in path else None)
@@ -72,6 +77,8 @@ def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
     assert f"at most {STICKY_KEY_MAX_BYTES} bytes" in PAGE
     assert f"`{ACCEPTING_PATH}`" in PAGE
     assert f"`limit` of 1 to {bodies.LIMIT_MAX} ({bodies.LIMIT_DEFAULT} if left out)" in PAGE
+    assert f"up to the last {KEPT_S} seconds" in PAGE
+    assert f"At most {VIEWERS_MAX} may watch one gateway" in PAGE
     for reason in guard.REASONS:
         assert f"`{reason}`" in METRICS
 

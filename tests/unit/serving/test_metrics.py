@@ -68,8 +68,12 @@ gateway = SimpleNamespace(
     mirrors=SimpleNamespace(look=lambda: None, all=()),
     models_with_outcomes=canaries.keys(),
     collect_outcomes=lambda model, keys_from: canaries[model],
+    canary_weights={"m": 0.25},
 )
-reported = Reported(gateway, RequestRecorder(LATENCY_BUCKETS_S), None)
+heard = []
+recorder = RequestRecorder(LATENCY_BUCKETS_S)
+recorder.record(("m", "v1"), "ok", seconds=0.002)
+reported = Reported(gateway, recorder, None, lambda tallies, weights: heard.append((tallies, weights)))
 reported.flush()
 """
 
@@ -227,3 +231,15 @@ def test_the_folder_must_be_chosen_before_prometheus_client_is_imported(folder: 
     )
     assert run_in(folder, program) == "prometheus_client was imported before open_metrics\n"
     assert run_in(folder, "import prometheus_client\nopen_metrics(folder)") == ""
+
+
+def test_what_is_flushed_is_heard_once_by_who_else_wants_it(folder: Path) -> None:
+    told = run_in(folder, FLUSH + "reported.flush()\nprint([(list(tallies), weights) for tallies, weights in heard])")
+    assert told.strip() == "[([('m', 'v1')], {'m': 0.25}), ([], {'m': 0.25})]"
+
+
+def test_failed_golden_checks_of_all_replicas_that_there_were_are_known(folder: Path) -> None:
+    assert run_in(folder, "print(golden_failures(folder))").strip() == "{}"
+    for _ in range(2):
+        run_in(folder, REPLICA)
+    assert run_in(folder, "print(golden_failures(folder))").strip() == "{('m', 'v1'): 2}"
