@@ -30,6 +30,10 @@ RAY_ENVIRONMENT: Final[Mapping[str, str]] = {
 """Ray's own settings, which it reads from the environment when it starts. A value that is set already stays."""
 
 
+UNFINISHED_RESTORE: Final = "restore-unfinished"
+"""A file in the state folder: a restore was putting things in place, and hasn't come to its end."""
+
+
 class StartError(Exception):
     """Something is in the way of starting. The text is one line for a person."""
 
@@ -64,6 +68,15 @@ def check_token(settings: Settings) -> str | None:
     return (
         f"admin_token_file: every user of this machine may read {path}; chmod 600 it" if open_to_others(path) else None
     )
+
+
+def check_restored(settings: Settings) -> None:
+    """Raises ``StartError`` if what is there may be half of a backup."""
+    if (Path(settings.state_dir) / UNFINISHED_RESTORE).exists():
+        raise StartError(
+            f"state_dir: a restore into {settings.state_dir} was interrupted; "
+            "give the command `holdfast restore` again, with --force"
+        )
 
 
 def _bind_error(host: str, port: int) -> str | None:

@@ -53,6 +53,7 @@ PURE = (
     "models/signature.py",
     "serving/admin/bodies.py",
     "serving/admin/guard.py",
+    "serving/backup/contents.py",
     "serving/cache/entry.py",
     "serving/cache/key.py",
     "serving/channel/faults.py",
