@@ -10,7 +10,7 @@ import sys
 
 from models import commands as model_commands
 from serving.cluster import RAY_ENVIRONMENT, StartError, check_token
-from serving.commands import backup, chaos, replay, rollout
+from serving.commands import backup, chaos, doctor, replay, rollout
 from serving.commands.options import config_option, settings_of
 
 
@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     rollout.add_parser(subparsers)
     replay.add_parser(subparsers)
     backup.add_parsers(subparsers)
+    doctor.add_parser(subparsers)
     chaos.add_parser(subparsers)
     return parser
 

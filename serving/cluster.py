@@ -46,10 +46,10 @@ def set_ray_environment() -> None:
 def check_ports(settings: Settings) -> None:
     """Raises ``StartError`` unless the public port is free and enough gateway ports are."""
     http = settings.http
-    if (error := _bind_error(http.host, http.port)) is not None:
+    if (error := bind_error(http.host, http.port)) is not None:
         raise StartError(f"http.port: can't listen on {http.host}:{http.port}: {error}")
     first, last = http.gateway_ports
-    free = sum(_bind_error(http.gateway_host, port) is None for port in range(first, last + 1))
+    free = sum(bind_error(http.gateway_host, port) is None for port in range(first, last + 1))
     if free < settings.gateway.most_replicas:
         raise StartError(
             f"http.gateway_ports: only {free} of {first}-{last} are free for {settings.gateway.most_replicas} gateways"
@@ -79,7 +79,8 @@ def check_restored(settings: Settings) -> None:
         )
 
 
-def _bind_error(host: str, port: int) -> str | None:
+def bind_error(host: str, port: int) -> str | None:
+    """Why nobody can listen there now; None if somebody can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -63,6 +63,8 @@ PURE = (
     "serving/commands/lines.py",
     "serving/commands/screen.py",
     "serving/commands/terminal.py",
+    "serving/doctor/checks.py",
+    "serving/doctor/facts.py",
     "serving/errors.py",
     "serving/ingress/bodies.py",
     "serving/ingress/haproxy.py",
