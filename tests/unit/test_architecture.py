@@ -69,6 +69,7 @@ PURE = (
     "serving/ingress/bodies.py",
     "serving/ingress/haproxy.py",
     "serving/ingress/http.py",
+    "serving/live/snapshot.py",
     "serving/protocol/**/*.py",
     "serving/request/batch.py",
     "serving/request/breaker.py",
