@@ -28,7 +28,7 @@ from models.registry import Registry
 from serving.admin.token import open_to_others, read_token
 from serving.clock import Clock
 from serving.cluster import UNFINISHED_RESTORE, bind_error
-from serving.commands.asking import host_to_ask
+from serving.commands.asking import host_to_ask, this_machine
 from serving.deployments.folders import socket_dir
 from serving.doctor.facts import (
     ClockFact,
@@ -152,7 +152,7 @@ def _gateway_ports(settings: Settings) -> Iterator[PortFact]:
     host = settings.http.gateway_host
     first, last = settings.http.gateway_ports
     for port in range(first, last + 1):
-        yield find_port(host, port, ask={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))
+        yield find_port(host, port, ask=this_machine(host))
 
 
 def _is_holdfast(host: str, port: int) -> bool:

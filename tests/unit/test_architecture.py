@@ -62,6 +62,7 @@ PURE = (
     "serving/channel/reports.py",
     "serving/commands/lines.py",
     "serving/commands/screen.py",
+    "serving/commands/status_lines.py",
     "serving/commands/terminal.py",
     "serving/doctor/checks.py",
     "serving/doctor/facts.py",
