@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import lzma
 import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -81,10 +83,8 @@ def reading(source: Path) -> Iterator[Reader]:
     try:
         with tarfile.open(source) as tar:
             yield _TarReader(source, tar)
-    except tarfile.TarError as error:
-        raise BackupBroken(f"{source}: not a tar file, or a damaged one: {error}") from None
-    except EOFError:
-        raise BackupBroken(f"{source}: its end is missing") from None
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:  # packed ones are opened as well
+        raise BackupBroken(f"{source}: not a tar file, or a damaged one: {error or 'its end is missing'}") from None
 
 
 class _FolderWriter:

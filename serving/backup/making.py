@@ -49,7 +49,7 @@ def back_up(
         raise BackupError(f"{target}: a backup inside the store would be taken for a model")
     try:
         with writing(target) as writer:
-            contents = _written(settings, writer, now=now, holdfast=holdfast, say=say)
+            contents = _written(settings, writer, target.parent, now=now, holdfast=holdfast, say=say)
             writer.add(CONTENTS, encode(contents))
             writer.finish()
     except OSError as error:
@@ -58,10 +58,10 @@ def back_up(
 
 
 def _written(
-    settings: Settings, writer: Writer, *, now: datetime, holdfast: str, say: Callable[[str], None]
+    settings: Settings, writer: Writer, beside: Path, *, now: datetime, holdfast: str, say: Callable[[str], None]
 ) -> Contents:
     files: list[KeptFile] = []
-    log = _add_log(settings, writer, files)
+    log = _add_log(settings, writer, beside, files)
     say("there is no event log yet" if log is None else f"event log up to event {log.seq}")
     for kept, path in ((WITHDRAWN, withdrawn_path(settings)), (SYSTEM_ID, system_id_path(settings))):
         if path.is_file():
@@ -87,8 +87,8 @@ def _written(
     )
 
 
-def _add_log(settings: Settings, writer: Writer, files: list[KeptFile]) -> LogEnd | None:
-    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+def _add_log(settings: Settings, writer: Writer, beside: Path, files: list[KeptFile]) -> LogEnd | None:
+    with tempfile.TemporaryDirectory(prefix=".holdfast-", dir=beside) as folder:  # there is room for it, or for nothing
         copy = Path(folder) / LOG
         try:
             end = copy_log(settings.event_log_place, copy)

@@ -172,7 +172,7 @@ def _old_state(settings: Settings) -> list[Path]:
 
 
 def _old_models(store: Path) -> list[Path]:
-    return [Path(store) / name for name in FileSystem().names(store) if not name.startswith(".")]
+    return [store / name for name in FileSystem().names(store) if not name.startswith(".")]
 
 
 # Putting it there
@@ -196,6 +196,7 @@ class _Placing:
     def place(self, log: LogEnd | None) -> list[str]:
         """Where what was there before is now. Raises what went wrong, after everything was moved back."""
         unfinished = Path(self._settings.state_dir) / UNFINISHED_RESTORE
+        of_before = unfinished.exists()  # then what is there stays half of a backup until one is wholly in place
         unfinished.write_text(f"{self._stamp}\n")
         FileSystem().sync(unfinished.parent)
         try:
@@ -205,7 +206,8 @@ class _Placing:
                 self._place_log(log)
         except BaseException:
             self._moves.undo()
-            unfinished.unlink()
+            if not of_before:
+                unfinished.unlink()
             raise
         unfinished.unlink()
         FileSystem().sync(unfinished.parent)
@@ -213,6 +215,8 @@ class _Placing:
 
     def _place_models(self) -> None:
         store = self._settings.store_dir
+        for folder, _, _ in os.walk(self._models):
+            FileSystem().sync(Path(folder))
         with FileSystem().lock(store / LOCK_FILE):
             self._moves.aside(_old_models(store))
             for model in FileSystem().names(self._models):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import unquote
 
-from serving.rollout.event_log import EventLog, LogCorrupt, LogMissing, open_log
+from serving.rollout.event_log import EventLog, LogCorrupt, LogMissing, LogUnavailable, open_log
 from serving.rollout.log_chain import PAGE_ROWS, ChainedLog, Head, Query, Row
 from serving.rollout.log_sqlite import BUSY_S, TABLES, files_of
 
@@ -46,10 +46,13 @@ def copy_log(place: str, file: Path) -> Head:
         at_least = log.head()[0]
     finally:
         log.close()
-    if (path := sqlite_file(place)) is not None:
-        _copy_file(path, file)
-    else:
-        _copy_rows(place, file)
+    try:
+        if (path := sqlite_file(place)) is not None:
+            _copy_file(path, file)
+        else:
+            _copy_rows(place, file)
+    except sqlite3.Error as error:
+        raise LogUnavailable(f"it can't be copied: {error}") from error
     end = check_copy(file)
     if end[0] < at_least:
         raise LogCorrupt(end[0] + 1, f"missing: the copy ends at event {end[0]}, but event {at_least} was written")
@@ -79,7 +82,7 @@ def put_into_postgres(copy: Path, url: str, *, aside: str) -> bool:
     """Make a log of the copy in a database, in one transaction.
 
     The tables of a log that is there are renamed to ``..._<aside>``; whether there was one. Raises ``LogUnavailable``;
-    then nothing is changed.
+    then nothing is changed, but for a connection that breaks between the commit and its answer.
     """
     from serving.rollout.log_postgres import PostgresStore, create_tables
 
@@ -121,15 +124,12 @@ def _has_rows(query: Query) -> bool:
 
 def _copy_file(path: Path, file: Path) -> None:
     """By SQLite's own online backup: one state of the file, and writers needn't wait for it."""
-    try:
-        with (
-            contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as source,
-            contextlib.closing(sqlite3.connect(file)) as target,
-        ):
-            source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")  # so that the one file is all of it
-    except sqlite3.Error as error:
-        raise LogCorrupt(0, f"{path}: it can't be copied: {error}") from error
+    with (
+        contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as source,
+        contextlib.closing(sqlite3.connect(file)) as target,
+    ):
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")  # so that the one file is all of it
 
 
 def _copy_rows(url: str, file: Path) -> None:

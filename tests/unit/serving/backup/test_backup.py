@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -387,9 +388,27 @@ def test_a_tar_file_whose_end_is_missing_is_refused(served: Settings, tmp_path: 
         put_back(served, tmp_path / "cut.tar", force=True)
 
 
+@pytest.mark.parametrize("kept", [20, 2000, None])
+def test_a_backup_that_was_packed_is_restored_too_unless_it_is_damaged(
+    served: Settings, tmp_path: Path, kept: int | None
+) -> None:
+    made(served, tmp_path / "b.tar")
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress((tmp_path / "b.tar").read_bytes())[:kept])
+    wiped(served)
+    if kept is None:
+        assert len(put_back(served, tmp_path / "b.tar.gz").contents.versions) == 2
+        return
+    with pytest.raises(BackupBroken, match="not a tar file, or a damaged one"):
+        put_back(served, tmp_path / "b.tar.gz")
+
+
 def test_a_backup_that_isnt_there_is_named(served: Settings, tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="there is no such backup"):
         put_back(served, tmp_path / "nothing.tar")
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_a_restore_that_fails_on_the_way_takes_everything_back(
@@ -398,13 +417,11 @@ def test_a_restore_that_fails_on_the_way_takes_everything_back(
     made(served, tmp_path / "b.tar")
     before = files_of(Path(served.state_dir))
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(restoring, "note_written", full)  # the very last step
     with pytest.raises(BackupError, match="No space left on device"):
         put_back(served, tmp_path / "b.tar", force=True)
     assert files_of(Path(served.state_dir)) == before
+    assert not list(tmp_path.rglob(ASIDE))
     check_restored(served)
 
 
@@ -425,6 +442,10 @@ def test_no_holdfast_starts_on_half_of_a_backup_and_the_next_restore_mends_it(
         patched.setattr(restoring._Moves, "undo", killed)
         with pytest.raises(Killed):
             put_back(served, tmp_path / "b.tar")
+    with monkeypatch.context() as patched:
+        patched.setattr(restoring, "note_written", full)
+        with pytest.raises(BackupError):  # another one that fails, and takes back what itself has done
+            put_back(served, tmp_path / "b.tar", force=True)
     with pytest.raises(StartError, match=r"a restore into .* was interrupted"):
         check_restored(served)
     put_back(served, tmp_path / "b.tar", force=True)
