@@ -84,7 +84,9 @@ def reading(source: Path) -> Iterator[Reader]:
         with tarfile.open(source) as tar:
             yield _TarReader(source, tar)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:  # packed ones are opened as well
-        raise BackupBroken(f"{source}: not a tar file, or a damaged one: {error or 'its end is missing'}") from None
+        raise BackupBroken(
+            f"{source}: not a tar file, or a damaged one: {str(error) or 'its end is missing'}"
+        ) from None
 
 
 class _FolderWriter:

@@ -68,4 +68,4 @@ def test_lines_fit_and_hold_no_control_characters() -> None:
         lines = [drawn(line, width, color=False) for line in doctor_lines(checks, width)]
         assert all(len(line) <= width for line in lines)
         assert not any("…" in line or "\x1b" in line for line in lines), "something was cut off"
-    assert lines[-1] == "not fit: 1 bad, 1 warning, 1 ok"
+        assert lines[-1] == "not fit: 1 bad, 1 warning, 1 ok"
