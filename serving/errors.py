@@ -110,6 +110,12 @@ class RolloutRefused(RequestError):
     code = "rollout_refused"
 
 
+class BreakerNotOpen(RequestError):
+    """A breaker was to be closed that is closed."""
+
+    code = "breaker_not_open"
+
+
 class RolloutsUnavailable(RequestError):
     """The control plane doesn't answer, or can't write down what it decides. The text says why."""
 

@@ -7,6 +7,7 @@ before anything else in the process imports prometheus_client. Not here: what is
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COMPUTE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 BATCH_BUCKETS_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+GOLDEN_CHECKS: Final = "holdfast_golden_checks_total"
 
 _LABELS: Final = ("model", "version")
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -61,6 +64,20 @@ def forget_dead_processes(folder: Path) -> None:
     for pid in {path.stem.rsplit("_", 1)[-1] for path in folder.glob("gauge_live*.db")}:
         if not Path("/proc", pid).exists():
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def golden_failures(folder: Path) -> dict[tuple[str, str], int]:
+    """How often replicas of each version failed their golden self-test, also of those that have ended since."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    failed: dict[tuple[str, str], int] = {}
+    for path in folder.glob("counter_*.db"):
+        for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+            metric, _, labels, _ = json.loads(key)
+            if metric == GOLDEN_CHECKS and labels["result"] == "failed" and value:
+                version = labels["model"], labels["version"]
+                failed[version] = failed.get(version, 0) + int(value)
+    return failed
 
 
 class Growth:
@@ -375,7 +392,7 @@ class ReplicaMetrics:
             registry=None,
         ).labels(model, version)
         self._golden = Counter(
-            "holdfast_golden_checks_total",
+            GOLDEN_CHECKS,
             "Golden predictions of the health check.",
             (*_LABELS, "result"),
             registry=None,

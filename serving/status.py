@@ -134,9 +134,12 @@ def _version(version: Version) -> dict[str, Any]:
 def _replicas(version: Version) -> list[dict[str, Any]]:
     """Those that the gateway has a channel to; without any, the Serve handle carries the requests."""
     figures = {entry.replica_id: entry for entry in version.lane.outliers.status()}
+    processes = version.link.processes()
     found: list[dict[str, Any]] = []
     for client in version.lane.replicas:
         entry = {"id": client.replica_id, "live": client.live, "outstanding": client.outstanding}
+        if (process := processes.get(client.replica_id)) is not None:
+            entry["pid"] = process.pid
         if (seen := figures.get(client.replica_id)) is not None:
             entry |= {name: value for name, value in asdict(seen).items() if name != "replica_id"}
         found.append(entry)

@@ -23,12 +23,13 @@ from serving.live.snapshot import (
     Series,
     ShadowUse,
     Snapshot,
-    Verdict,
     VersionView,
     Waiting,
 )
+from serving.live.verdict import judge
 from serving.rollout.report import ControllerReport, RolloutReport, report
 from serving.rollout.spec import RolloutSpec
+from serving.rollout.versions import rolled_back_because
 from tests.rollouts import at_first_weight, rollout_spec, shut_out
 
 NOW: Final = 1_764_392_000.0
@@ -90,6 +91,10 @@ def version(name: str, **changes: object) -> VersionView:
     return msgspec.structs.replace(well, **changes)
 
 
+def unserved(name: str, reason: str) -> VersionView:
+    return VersionView(version=name, role="unavailable", reason=reason)
+
+
 def model(name: str = "digits", *, rate: float = 150.0, **changes: object) -> ModelView:
     """A model that is well, but for what is told otherwise."""
     well = ModelView(
@@ -122,7 +127,8 @@ def snapshot(*models: ModelView, **changes: object) -> Snapshot:
             LiveEvent(NOW - 3500, "gateway", "", "a gateway came: port 8102"),
         ),
     )
-    return msgspec.structs.replace(well, **changes)
+    told = msgspec.structs.replace(well, **changes)
+    return msgspec.structs.replace(told, verdict=judge(told))
 
 
 def calm() -> Snapshot:
@@ -156,7 +162,7 @@ def taken_back() -> Snapshot:
         versions=(
             version("v1", role="standby", weight=0.0, attempts={"ok": 12}),
             version("v2"),
-            version("v3", role="unavailable", weight=0.0, ready=False, reason=told.reason, replicas=()),
+            unserved("v3", rolled_back_because(told.reason)),
         ),
     )
     event = LiveEvent(NOW - 2, "rollout", "digits", f"digits-1: v3 is taken back: {told.reason}")
@@ -200,24 +206,10 @@ def outage() -> Snapshot:
         series=series(150.0, errors=18.0, degraded=96.0, shed=24.0, since_s=25),
     )
     gone = model("orientation", rate=0.0, shadows=(), fallbacks=(), ok=0.0, p50_ms=None, p99_ms=None)
-    gone = msgspec.structs.replace(
-        gone,
-        versions=(
-            version("v2", role="unavailable", weight=0.0, ready=False, replicas=(), reason="model.onnx: wrong digest"),
-        ),
-    )
+    gone = msgspec.structs.replace(gone, stable=None, versions=(unserved("v2", "model.onnx: wrong digest"),))
     return snapshot(
         digits,
         gone,
-        verdict=Verdict(
-            "bad",
-            (
-                "digits: 12 % of the requests get an error (mostly no_answer)",
-                f"digits@v2: breaker open in the only gateway ({why})",
-                "1 of 2 gateways is missing",
-                "the control plane is silent: rollouts stand still",
-            ),
-        ),
         gateways=Gateways(seen=1, expected=2, accepting=1, ports=(8101,), generations=(7,)),
         controller=ControllerReport("silent", "no answer within 0.5 s", seq=128, log="/var/lib/holdfast/events.db"),
         events=(

@@ -1,4 +1,4 @@
-"""What commands about rollouts say: their bodies and the query of a history. Pure.
+"""What commands about rollouts and breakers say: their bodies and the query of a history. Pure.
 
 Not here: what a rollout file may hold (``serving.rollout.spec``).
 """
@@ -36,6 +36,13 @@ class CommandRollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Pause, resume, promote, abort or roll back; which of them says the path."""
 
     who: Who
+    why: Why = ""
+
+
+class CloseBreaker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Close the breaker of a version in all gateways; ``who`` and ``why`` go into the log."""
+
+    who: Annotated[str, Meta(max_length=128)] = ""
     why: Why = ""
 
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from serving.admin.bodies import CommandRollout, StartRollout, read_page
+from serving.admin.bodies import CloseBreaker, CommandRollout, StartRollout, read_page
 from serving.admin.guard import Guard
 from serving.ingress.bodies import plain_body, read_body
 from serving.ingress.faults import FaultsOnDemand
@@ -35,6 +35,8 @@ OF_ROLLOUT: Final[dict[str, Target]] = {
     "history": Target("history", GET),
     **{command: Target(command, POST) for command in COMMANDS},
 }
+BREAKERS: Final = "/v2/holdfast/breakers/"
+CLOSE: Final = Target("close_breaker", POST)
 
 
 class Control(Protocol):
@@ -50,6 +52,10 @@ class Control(Protocol):
 
     async def gateways(self) -> bytes:
         """Those that accept requests, and how far a restart of them is."""
+        ...
+
+    async def close_breaker(self, model: str, version: str, body: bytes) -> bytes:
+        """``body`` is a ``CloseBreaker``; the answer says of how many gateways."""
         ...
 
     async def rollouts(self) -> bytes: ...
@@ -81,6 +87,7 @@ class AdminRoutes:
             "faults": self._on_demand,
             "gateways": self._gateways,
             "restart_gateways": self._restart_gateways,
+            "close_breaker": self._close_breaker,
             "rollouts": self._rollouts,
             "rollout": self._rollout,
             "history": self._history,
@@ -118,6 +125,11 @@ class AdminRoutes:
     async def _restart_gateways(self, _request: HttpRequest, _target: Target) -> HttpResponse:
         return json_response(await self._control.restart_gateways(), 202)
 
+    async def _close_breaker(self, request: HttpRequest, target: Target) -> HttpResponse:
+        body = self._plain(request)
+        close = msgspec.json.encode(read_body(body, CloseBreaker) if body else CloseBreaker())
+        return json_response(await self._control.close_breaker(target.model, target.version or "", close))
+
     async def _rollouts(self, request: HttpRequest, _target: Target) -> HttpResponse:
         if request.method in GET:
             return json_response(await self._control.rollouts())
@@ -143,6 +155,8 @@ def find_target(path: str) -> Target | None:
     """Where a path leads, if it leads to one of these endpoints."""
     if (fixed := FIXED.get(path)) is not None:
         return fixed
+    if path.startswith(BREAKERS):
+        return _breaker(path.removeprefix(BREAKERS))
     if path.startswith(ROLLOUTS):
         model, slash, rest = path.removeprefix(ROLLOUTS).partition("/")
         found = None if slash and not rest else OF_ROLLOUT.get(rest)
@@ -152,3 +166,12 @@ def find_target(path: str) -> Target | None:
     else:
         return None
     return found._replace(model=model) if found is not None and 0 < len(model) <= MODEL_MAX_CHARACTERS else None
+
+
+def _breaker(rest: str) -> Target | None:
+    """``model/version/close``."""
+    model, _, rest = rest.partition("/")
+    version, _, command = rest.partition("/")
+    if command != "close" or not (0 < len(model) <= MODEL_MAX_CHARACTERS and 0 < len(version) <= MODEL_MAX_CHARACTERS):
+        return None
+    return CLOSE._replace(model=model, version=version)

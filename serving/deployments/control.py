@@ -123,6 +123,19 @@ class ControlReplica:
         """Tell one gateway to finish what it has and end."""
         await self._ask_gateways("leave", gateway, within_s=ASK_S)
 
+    async def close_breaker(self, model: str, version: str, body: bytes) -> Answer:
+        return await refusal(self._close_breaker(model, version, body))
+
+    async def _close_breaker(self, model: str, version: str, body: bytes) -> bytes:
+        from serving.admin.bodies import CloseBreaker
+        from serving.admin.breakers import closed
+
+        asked = msgspec.json.decode(body, type=CloseBreaker)
+        gateways, answers = await self._ask_gateways("close_breaker", model, version, within_s=ASK_S)
+        answer = closed(f"{model}@{version}", answers, gateways=gateways)
+        log.warning("the breaker of %s@%s was closed by hand by %s: %s", model, version, asked.who or "?", asked.why)
+        return msgspec.json.encode(answer)
+
     # Rollouts
 
     async def rollouts(self) -> Answer:

@@ -45,10 +45,12 @@ class GatewayReplica:
         from serving.gateway import Gateway
         from serving.ingress.asgi import AsgiApp
         from serving.ingress.faults import FaultsOnDemand
-        from serving.ingress.front import build_routes
+        from serving.ingress.front import build_routes, own_version
         from serving.ingress.listener import Listener
+        from serving.live.setup import build_live
         from serving.metrics import AdminMetrics, open_metrics
         from serving.routing.table_file import TableFile
+        from serving.status import gateway_status
         from serving.watchdog import LoopTurns, Watchdog
 
         set_up_logging(settings)
@@ -66,15 +68,25 @@ class GatewayReplica:
             count=AdminMetrics().refused,
         )
         body_max_bytes = settings.http.body_max_bytes
+        remote = RemoteControl(control)
+        self._live = build_live(
+            settings,
+            status=lambda: gateway_status(self._gateway, cache=self._cache, clock=SystemClock()),
+            rollouts=remote.rollouts,
+            port=lambda: self._listener.port,
+            metrics_dir=metrics_dir(run_dir),
+            version=own_version(),
+            clock=SystemClock(),
+        )
+        admin = AdminRoutes(remote, FaultsOnDemand(self._gateway), guard, body_max_bytes=body_max_bytes)
         front = build_routes(
             settings,
             self._gateway,
             registry=registry,
-            door=AdminRoutes(
-                RemoteControl(control), FaultsOnDemand(self._gateway), guard, body_max_bytes=body_max_bytes
-            ),
+            doors=(admin, self._live.routes),
             metrics_dir=metrics_dir(run_dir),
             cache=self._cache,
+            hear=self._live.hear,
         )
         self._app = AsgiApp(body_max_bytes=body_max_bytes, routes=front.routes)
         self._listener = Listener(
@@ -118,6 +130,10 @@ class GatewayReplica:
 
         return collected_to_json(self._gateway.rollout_outcomes(asked_from_json(raw)))
 
+    async def close_breaker(self, model: str, version: str) -> bool | None:
+        """Called by the control plane: a person closes a version's breaker. Whether it wasn't closed already."""
+        return self._gateway.close_breaker(model, version)
+
     async def whoami(self) -> tuple[str, bool]:
         """Called by the control plane: this replica's id, and whether it accepts requests."""
         return self._id, self._gateway.accepting
@@ -157,6 +173,7 @@ class GatewayReplica:
         """Take no new requests, once HAProxy has noticed, and finish what there is."""
         self._gateway.draining = True
         await asyncio.sleep(DRAIN_NOTICE_S)
+        self._live.close()  # its viewers find another gateway
         await self._listener.close()
         self._watchdog.stop()
         for task in self._tasks:

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serving.errors import (
+    BreakerNotOpen,
     InvalidRequest,
     LoadFailed,
     ModelNotFound,
@@ -38,6 +39,8 @@ REFUSALS: Final = (
     RolloutNotFound,
     RolloutRefused,
     RolloutsUnavailable,
+    BreakerNotOpen,
+    ReplicaUnavailable,
 )
 """What the control plane may say against a command."""
 
@@ -68,6 +71,10 @@ class RemoteControl:
     async def gateways(self) -> bytes:
         found: bytes = await self._ask("gateways")
         return found
+
+    async def close_breaker(self, model: str, version: str, body: bytes) -> bytes:
+        closed: bytes = await self._ask("close_breaker", model, version, body)
+        return closed
 
     async def rollouts(self) -> bytes:
         return await self._of_rollouts("rollouts")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +20,12 @@ from serving.ingress.information import Information
 from serving.ingress.routes import Door, Routes
 from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, ProtectionMetrics, ShadowMetrics, render_metrics
 from serving.request.pipeline import Pipeline
-from serving.request.record import RequestRecorder
+from serving.request.record import RequestRecorder, Tally
 from serving.settings import Settings
 from serving.status import gateway_status
+
+Hear = Callable[[Mapping[tuple[str, str], Tally], Mapping[str, float]], None]
+"""Takes what was counted since the last call, by model and version, and the weights of the canaries by model."""
 
 
 class Front(NamedTuple):
@@ -37,13 +40,14 @@ def build_routes(
     gateway: Gateway,
     *,
     registry: Registry,
-    door: Door | None,
+    doors: Sequence[Door] = (),
     metrics_dir: Path,
     cache: PredictionCache | None = None,
+    hear: Hear | None = None,
 ) -> Front:
     clock = SystemClock()
     recorder = RequestRecorder(LATENCY_BUCKETS_S)
-    reported = Reported(gateway, recorder, cache)
+    reported = Reported(gateway, recorder, cache, hear)
 
     async def flush() -> None:
         reported.flush()
@@ -60,17 +64,20 @@ def build_routes(
         status=lambda: gateway_status(gateway, cache=cache, clock=clock),
     )
     pipeline = Pipeline(gateway, recorder, clock=clock)
-    routes = Routes(pipeline, information, door, body_max_bytes=settings.http.body_max_bytes)
+    routes = Routes(pipeline, information, doors, body_max_bytes=settings.http.body_max_bytes)
     return Front(routes, flush)
 
 
 class Reported:
-    """Hands what a gateway has counted to the node's metrics."""
+    """Hands what a gateway has counted to the node's metrics, and to who else wants to ``hear`` of it."""
 
-    def __init__(self, gateway: Gateway, recorder: RequestRecorder, cache: PredictionCache | None) -> None:
+    def __init__(
+        self, gateway: Gateway, recorder: RequestRecorder, cache: PredictionCache | None, hear: Hear | None = None
+    ) -> None:
         self._gateway = gateway
         self._recorder = recorder
         self._cache = cache
+        self._hear = hear
         self._metrics = GatewayMetrics()
         self._protection = ProtectionMetrics()
         self._shadow = ShadowMetrics()
@@ -78,8 +85,11 @@ class Reported:
         self._canaries: set[tuple[str, str]] = set()
 
     def flush(self) -> None:
-        for key, tally in self._recorder.collect().items():
+        tallies = self._recorder.collect()
+        for key, tally in tallies.items():
             self._metrics.add_requests(key, tally)
+        if self._hear is not None:
+            self._hear(tallies, self._gateway.canary_weights)
         versions = {(found.served.model, found.served.version): found for found in self._gateway.versions}
         for key, found in versions.items():
             self._metrics.show_lane(key, found.lane)

@@ -1,17 +1,17 @@
 """From a path and a method to an answer: every endpoint of the Open Inference Protocol, and what tells of a gateway.
 
-Nothing here changes the system: whatever does is behind a ``Door``, which knows who may. Not here: the life of an
-inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
+Nothing here changes the system or asks beyond this gateway: whatever does is behind a ``Door``, which knows who may.
+Not here: the life of an inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
-from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse
+from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse, Response
 from serving.ingress.information import Information
 from serving.protocol.compression import compress, decompress
 from serving.protocol.status import error_response
@@ -53,7 +53,7 @@ class Door(Protocol):
 
     def find(self, path: str) -> Target | None: ...
 
-    async def answer(self, request: HttpRequest, target: Target) -> HttpResponse:
+    async def answer(self, request: HttpRequest, target: Target) -> Response:
         """May raise any ``RequestError``."""
         ...
 
@@ -99,18 +99,20 @@ def find_target(path: str) -> Target:
 class Routes:
     """Answers whole HTTP requests. Never raises but for cancellation."""
 
-    def __init__(self, pipeline: Pipeline, information: Information, door: Door | None, *, body_max_bytes: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, information: Information, doors: Sequence[Door] = (), *, body_max_bytes: int
+    ) -> None:
         self._pipeline = pipeline
         self._information = information
-        self._door = door
+        self._doors = tuple(doors)
         self._body_max_bytes = body_max_bytes
         self._targets: dict[str, Target] = {}
         self._version_headers: dict[tuple[str, str], Header] = {}
-        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[HttpResponse]]] = {"infer": self._infer}
-        if door is not None:
+        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[Response]]] = {"infer": self._infer}
+        for door in self._doors:
             self._endpoints.update(dict.fromkeys(door.endpoints, door.answer))
 
-    async def answer(self, request: HttpRequest) -> HttpResponse:
+    async def answer(self, request: HttpRequest) -> Response:
         try:
             target = self._targets.get(request.path) or self._find(request.path)
             if request.method not in target.allow:
@@ -127,8 +129,8 @@ class Routes:
             return HttpResponse(*error_response(error))
 
     def _find(self, path: str) -> Target:
-        beyond = self._door.find(path) if self._door is not None else None
-        target = beyond or find_target(path)
+        beyond = (found for door in self._doors if (found := door.find(path)) is not None)
+        target = next(beyond, None) or find_target(path)
         if len(path) > REMEMBERED_MAX_CHARACTERS:
             return target
         if len(self._targets) >= _PATHS_MAX:

@@ -1,1 +1,1 @@
-"""How the whole node stands, for people: told anew each second while somebody looks, with or without a control plane."""
+"""How the whole node stands, for people: told anew each second while somebody looks, control plane or not."""

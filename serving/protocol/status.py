@@ -26,6 +26,7 @@ STATUS: Final[Mapping[type[errors.RequestError], int]] = MappingProxyType(
         errors.Overloaded: 429,
         errors.LoadFailed: 409,
         errors.RolloutRefused: 409,
+        errors.BreakerNotOpen: 409,
         errors.Internal: 500,
         errors.ModelFailed: 500,
         errors.InvalidAnswer: 500,

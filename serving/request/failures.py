@@ -48,6 +48,7 @@ FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
         errors.ForeignOrigin: _CALLER,
         errors.RolloutNotFound: _CALLER,
         errors.RolloutRefused: _CALLER,
+        errors.BreakerNotOpen: _CALLER,
         errors.RolloutsUnavailable: _CALLER,
         # A defect of ours in a replica's process is that replica's, until a restart: another one may do better.
         errors.Internal: _MAY_PASS,

@@ -156,7 +156,7 @@ async def measure(connections: int, requests: int) -> tuple[float, float]:
     lane.attach(replica)
     pipeline = Pipeline(OnePlan(plan_of(lane, clock)), RequestRecorder(LATENCY_BUCKETS_S), clock=clock)
     information: Any = None
-    host = Host(Routes(pipeline, information, None, body_max_bytes=1 << 20))
+    host = Host(Routes(pipeline, information, body_max_bytes=1 << 20))
     count, done = [requests], asyncio.Event()
     clients = [Client(count, done) for _ in range(connections)]
     for client in clients:

@@ -12,7 +12,7 @@ import pytest
 from models.registry import Registry
 from serving.admin.guard import Guard
 from serving.admin.routes import AdminRoutes
-from serving.errors import LoadFailed, ModelNotFound, RolloutNotFound, RolloutRefused
+from serving.errors import BreakerNotOpen, LoadFailed, ModelNotFound, RolloutNotFound, RolloutRefused
 from serving.gateway import Gateway
 from serving.ingress.asgi import AsgiApp, Message
 from serving.ingress.faults import FaultsOnDemand
@@ -62,6 +62,12 @@ class FakeControl:
 
     async def gateways(self) -> bytes:
         return b'{"accepting":["g1"]}'
+
+    async def close_breaker(self, model: str, version: str, body: bytes) -> bytes:
+        if model == "bad":
+            raise BreakerNotOpen("the breaker of bad@v1 is closed in all gateways")
+        self.commands.append(("close_breaker", f"{model}@{version}", body))
+        return b'{"gateways":2,"answered":2,"closed":1}'
 
     async def rollouts(self) -> bytes:
         return b'{"rollouts":[]}'
@@ -122,12 +128,16 @@ class Site:
         self.routes = Routes(
             Pipeline(self.gateway, self.recorder, clock=clock),
             information,
-            AdminRoutes(
-                self.control,
-                FaultsOnDemand(self.gateway),
-                Guard(settings, token=None if token is None else lambda: self.token or b"", count=self.refused.append),
-                body_max_bytes=BODY_MAX,
-            ),
+            [
+                AdminRoutes(
+                    self.control,
+                    FaultsOnDemand(self.gateway),
+                    Guard(
+                        settings, token=None if token is None else lambda: self.token or b"", count=self.refused.append
+                    ),
+                    body_max_bytes=BODY_MAX,
+                )
+            ],
             body_max_bytes=BODY_MAX,
         )
         self.app = AsgiApp(body_max_bytes=BODY_MAX, routes=self.routes)
