@@ -45,7 +45,8 @@ def back_up(
 
     A version that isn't what was published is left out, and told as ``broken``: all others are worth keeping.
     """
-    if target.absolute().is_relative_to(settings.store_dir):
+    target = target.absolute()
+    if target.is_relative_to(settings.store_dir):
         raise BackupError(f"{target}: a backup inside the store would be taken for a model")
     try:
         with writing(target) as writer:

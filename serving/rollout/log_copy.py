@@ -125,7 +125,7 @@ def _has_rows(query: Query) -> bool:
 def _copy_file(path: Path, file: Path) -> None:
     """By SQLite's own online backup: one state of the file, and writers needn't wait for it."""
     with (
-        contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as source,
+        contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as source,
         contextlib.closing(sqlite3.connect(file)) as target,
     ):
         source.backup(target)
@@ -164,7 +164,7 @@ def _all_rows(query: Query, table: str, columns: str) -> Iterator[Row]:
 @contextlib.contextmanager
 def _read_only(file: Path) -> Iterator[sqlite3.Connection]:
     """Immutable: SQLite then needs no file beside it, and makes none."""
-    database = sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
     database.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     with contextlib.closing(database):
         yield database

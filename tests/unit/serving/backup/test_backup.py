@@ -105,6 +105,17 @@ def test_what_was_wiped_is_there_again_as_it_was(served: Settings, tmp_path: Pat
     assert not list(tmp_path.rglob(".restoring"))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_backup_may_be_named_from_where_one_is(
+    served: Settings, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made(served, Path(form))
+    wiped(served)
+    put_back(served, Path(form))
+    assert len(all_of(served.event_log_place)) == len(ENTRIES)
+
+
 def test_the_log_goes_on_where_the_backup_ended(served: Settings, tmp_path: Path) -> None:
     made(served, tmp_path / "b.tar")
     wiped(served)
