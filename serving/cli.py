@@ -10,7 +10,7 @@ import sys
 
 from models import commands as model_commands
 from serving.cluster import RAY_ENVIRONMENT, StartError, check_token
-from serving.commands import chaos, replay, rollout
+from serving.commands import backup, chaos, doctor, replay, rollout, status
 from serving.commands.options import config_option, settings_of
 
 
@@ -35,9 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="how long to wait for the end (default: 600)"
     )
     restart.set_defaults(run=_restart_gateways)
+    status.add_parser(subparsers)
+    doctor.add_parser(subparsers)
     model_commands.add_parser(subparsers)
     rollout.add_parser(subparsers)
     replay.add_parser(subparsers)
+    backup.add_parsers(subparsers)
     chaos.add_parser(subparsers)
     return parser
 

@@ -47,11 +47,21 @@ class Refused(CommandFailed):
 
 
 class Holdfast:
-    """The system that runs where the settings say. ``token_file`` counts before the settings' own."""
+    """The system that runs where the settings say. ``token_file`` counts before the settings' own.
 
-    def __init__(self, settings: Settings, *, token_file: Path | None = None, timeout_s: float = ASK_TIMEOUT_S) -> None:
-        self._host = host_to_ask(settings)
-        self._port = settings.http.port
+    ``gateway`` is the port of one that is to be asked itself, past HAProxy.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        token_file: Path | None = None,
+        timeout_s: float = ASK_TIMEOUT_S,
+        gateway: int | None = None,
+    ) -> None:
+        self._host = host_to_ask(settings) if gateway is None else this_machine(settings.http.gateway_host)
+        self._port = settings.http.port if gateway is None else gateway
         self._settings = settings
         self._token_file = token_file
         self._timeout_s = timeout_s
@@ -87,7 +97,12 @@ class Holdfast:
 
 def host_to_ask(settings: Settings) -> str:
     """Whoever listens on all addresses is asked on this machine's own."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http.host, settings.http.host)
+    return this_machine(settings.http.host)
+
+
+def this_machine(host: str) -> str:
+    """The address at which this machine reaches whoever listens at ``host``."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def rollout_path(model: str, rest: str = "") -> str:

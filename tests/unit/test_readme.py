@@ -22,8 +22,10 @@ DOCUMENTS = (
     "docs/adr/README.md",
     "docs/api.md",
     "docs/metrics.md",
+    "docs/operations.md",
     "docs/resilience.md",
     "docs/rollouts.md",
+    "docs/runbooks/disaster-recovery.md",
     "docs/settings.md",
 )
 SHELL = frozenset({"sh", "bash", "shell"})
