@@ -139,6 +139,35 @@ class Recorder(Protocol):
     def record(self, key: tuple[str, str], outcome: str, *, seconds: float, origin: Origin | None = None) -> None: ...
 
 
+class Ended(NamedTuple):
+    """All that is known of a request when it has ended, however it did.
+
+    ``error`` is None of an answer, of a caller who went away, and of a defect of ours; ``exchange`` is None if no
+    version was to be asked, ``request`` if the bytes weren't one, ``given`` if there is no answer.
+    """
+
+    call: InferCall
+    key: tuple[str, str]
+    outcome: str
+    seconds: float
+    origin: Origin | None
+    exchange: Exchange | None
+    request: InferenceRequest | None
+    given: Given | None
+    error: RequestError | None
+    request_id: str
+
+
+class Observer(Protocol):
+    """Hears of every request exactly once, as a ``Recorder`` does, and of all there is to it.
+
+    It is called on the way of the request: it never raises and never waits. Whoever keeps ``error`` keeps everything
+    that was under way, by its traceback: take its ``code`` and its ``message``.
+    """
+
+    def ended(self, ended: Ended) -> None: ...
+
+
 class Reply(NamedTuple):
     """An encoded answer, and who gave it."""
 
@@ -147,17 +176,19 @@ class Reply(NamedTuple):
 
 
 class Pipeline:
-    """Answers inference calls with what it was given: a router, a recorder, a clock."""
+    """Answers inference calls with what it was given: a router, a recorder, a clock, perhaps an observer."""
 
-    def __init__(self, router: Router, recorder: Recorder, *, clock: Clock) -> None:
+    def __init__(self, router: Router, recorder: Recorder, *, clock: Clock, observer: Observer | None = None) -> None:
         self._router = router
         self._recorder = recorder
         self._monotonic = clock.monotonic
+        self._observer = observer
 
     async def infer(self, call: InferCall) -> Reply:
         """Raises a ``RequestError`` when there is no good answer."""
         arrived = self._monotonic()
         key, outcome, origin = NO_VERSION, Internal.code, None
+        request = exchange = given = failure = None
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
@@ -177,13 +208,20 @@ class Pipeline:
             outcome = OK if origin is None or origin.reason is None else DEGRADED
             return Reply(body, given)
         except RequestError as error:
-            outcome = error.code
+            outcome, failure = error.code, error
             raise
         except asyncio.CancelledError:
             outcome = CANCELLED
             raise
         finally:
-            self._recorder.record(key, outcome, seconds=self._monotonic() - arrived, origin=origin)
+            seconds = self._monotonic() - arrived
+            self._recorder.record(key, outcome, seconds=seconds, origin=origin)
+            if self._observer is not None:
+                known_as = "" if request is None else request.id or ""
+                self._observer.ended(
+                    Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, known_as)
+                )
+            failure = None  # else the error would keep this frame, and this frame the error
 
     async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit | Overloaded) -> Given:
         """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""
