@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from serving.admin.token import open_to_others, read_token
+from serving.incidents.redaction import load_redaction
 from serving.settings import Settings, SettingsError
 
 RAY_ENVIRONMENT: Final[Mapping[str, str]] = {
@@ -64,6 +65,15 @@ def check_token(settings: Settings) -> str | None:
     return (
         f"admin_token_file: every user of this machine may read {path}; chmod 600 it" if open_to_others(path) else None
     )
+
+
+def check_redaction(settings: Settings) -> None:
+    """Raises ``StartError`` if the function that says what may be kept of incidents can't be had."""
+    if settings.incidents.redaction is not None:
+        try:
+            load_redaction(settings.incidents.redaction)
+        except SettingsError as error:
+            raise StartError(str(error)) from None
 
 
 def _bind_error(host: str, port: int) -> str | None:

@@ -29,6 +29,7 @@ GATEWAY_HANG_S = 5.0
 """A gateway whose loop takes longer than this for one turn is replaced."""
 TABLE_POLL_S = 1.0
 TOKEN_POLL_S = 1.0
+INCIDENTS_CLOSE_S = 2.0
 DRAIN_NOTICE_S = 0.8
 """Within this time HAProxy has seen twice that a gateway doesn't accept requests any more."""
 
@@ -43,6 +44,7 @@ class GatewayReplica:
         from serving.admin.token import TokenFile
         from serving.cache_setup import open_cache
         from serving.gateway import Gateway
+        from serving.incidents.setup import open_incidents
         from serving.ingress.asgi import AsgiApp
         from serving.ingress.faults import FaultsOnDemand
         from serving.ingress.front import build_routes
@@ -59,6 +61,7 @@ class GatewayReplica:
         self._gateway = Gateway(
             settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
         )
+        self._incidents = open_incidents(settings, self._gateway, clock=SystemClock(), random=random.random)
         self._token = None if settings.admin_token_file is None else TokenFile(Path(settings.admin_token_file))
         guard = Guard(
             settings,
@@ -71,10 +74,15 @@ class GatewayReplica:
             self._gateway,
             registry=registry,
             door=AdminRoutes(
-                RemoteControl(control), FaultsOnDemand(self._gateway), guard, body_max_bytes=body_max_bytes
+                RemoteControl(control),
+                FaultsOnDemand(self._gateway),
+                guard,
+                body_max_bytes=body_max_bytes,
+                incidents=None if self._incidents is None else self._incidents.store,
             ),
             metrics_dir=metrics_dir(run_dir),
             cache=self._cache,
+            incidents=self._incidents,
         )
         self._app = AsgiApp(body_max_bytes=body_max_bytes, routes=front.routes)
         self._listener = Listener(
@@ -161,6 +169,8 @@ class GatewayReplica:
         self._watchdog.stop()
         for task in self._tasks:
             task.cancel()
+        if self._incidents is not None:
+            await asyncio.to_thread(self._incidents.close, within_s=INCIDENTS_CLOSE_S)
         await self._flush_metrics()
         await self._gateway.close()
         if self._cache is not None:

@@ -16,9 +16,18 @@ from models.registry import Registry
 from serving.cache.tiers import PredictionCache
 from serving.clock import SystemClock
 from serving.gateway import Gateway
+from serving.incidents.keeper import Keeper
 from serving.ingress.information import Information
 from serving.ingress.routes import Door, Routes
-from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, ProtectionMetrics, ShadowMetrics, render_metrics
+from serving.metrics import (
+    LATENCY_BUCKETS_S,
+    GatewayMetrics,
+    IncidentMetrics,
+    ProtectionMetrics,
+    QualityMetrics,
+    ShadowMetrics,
+    render_metrics,
+)
 from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder
 from serving.settings import Settings
@@ -40,10 +49,11 @@ def build_routes(
     door: Door | None,
     metrics_dir: Path,
     cache: PredictionCache | None = None,
+    incidents: Keeper | None = None,
 ) -> Front:
     clock = SystemClock()
     recorder = RequestRecorder(LATENCY_BUCKETS_S)
-    reported = Reported(gateway, recorder, cache)
+    reported = Reported(gateway, recorder, cache, incidents)
 
     async def flush() -> None:
         reported.flush()
@@ -59,7 +69,7 @@ def build_routes(
         render_metrics=render,
         status=lambda: gateway_status(gateway, cache=cache, clock=clock),
     )
-    pipeline = Pipeline(gateway, recorder, clock=clock)
+    pipeline = Pipeline(gateway, recorder, clock=clock, observer=incidents)
     routes = Routes(pipeline, information, door, body_max_bytes=settings.http.body_max_bytes)
     return Front(routes, flush)
 
@@ -67,13 +77,18 @@ def build_routes(
 class Reported:
     """Hands what a gateway has counted to the node's metrics."""
 
-    def __init__(self, gateway: Gateway, recorder: RequestRecorder, cache: PredictionCache | None) -> None:
+    def __init__(
+        self, gateway: Gateway, recorder: RequestRecorder, cache: PredictionCache | None, incidents: Keeper | None
+    ) -> None:
         self._gateway = gateway
         self._recorder = recorder
         self._cache = cache
+        self._incidents = incidents
         self._metrics = GatewayMetrics()
         self._protection = ProtectionMetrics()
         self._shadow = ShadowMetrics()
+        self._quality = QualityMetrics()
+        self._kept = IncidentMetrics()
         self._shown: set[tuple[str, str]] = set()
         self._canaries: set[tuple[str, str]] = set()
 
@@ -96,6 +111,10 @@ class Reported:
         self._flush_canaries()
         if self._cache is not None:
             self._protection.show_cache(self._cache.stats()._asdict())
+        for name, counts in self._gateway.planner.quality.items():
+            self._quality.show(name, counts)
+        if self._incidents is not None:
+            self._kept.show(self._incidents.stats)
         self._metrics.show_generation(self._gateway.table.generation)
 
     def _flush_canaries(self) -> None:

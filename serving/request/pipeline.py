@@ -17,6 +17,7 @@ from models.inference import InferenceRequest, InferenceResponse, Tensors
 from serving.clock import Clock
 from serving.errors import (
     AttemptTimeout,
+    BadQuality,
     DeadlineExceeded,
     Internal,
     InvalidAnswer,
@@ -38,6 +39,7 @@ from serving.request.failures import failure_of
 from serving.request.lane import Lane
 from serving.request.memory import Memory
 from serving.request.priority import priority_of
+from serving.request.quality import QualityGate
 from serving.request.sticky import sticky_key_of
 
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
@@ -103,6 +105,7 @@ class Plan(NamedTuple):
     pinned: bool = False
     mirrors: tuple[Mirror, ...] = ()
     canary: Canary | None = None
+    quality: QualityGate | None = None
 
 
 class Router(Protocol):
@@ -143,7 +146,8 @@ class Ended(NamedTuple):
     """All that is known of a request when it has ended, however it did.
 
     ``error`` is None of an answer, of a caller who went away, and of a defect of ours; ``exchange`` is None if no
-    version was to be asked, ``request`` if the bytes weren't one, ``given`` if there is no answer.
+    version was to be asked, ``request`` if the bytes weren't one, ``given`` if there is no answer. ``doubts`` says
+    which of its inputs' values aren't as they should be, if any.
     """
 
     call: InferCall
@@ -156,6 +160,7 @@ class Ended(NamedTuple):
     given: Given | None
     error: RequestError | None
     request_id: str
+    doubts: str = ""
 
 
 class Observer(Protocol):
@@ -189,10 +194,13 @@ class Pipeline:
         arrived = self._monotonic()
         key, outcome, origin = NO_VERSION, Internal.code, None
         request = exchange = given = failure = None
+        doubts = ""
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
             request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+            if plan.quality is not None and (doubts := plan.quality.check(request.inputs)) and plan.quality.rejects:
+                raise BadQuality(doubts)
             deadline = arrived + budget_s(request.parameters, call.timeout, default_s=plan.timeout_s)
             priority = priority_of(request.parameters, call.priority)
             sticky_key = sticky_key_of(request.parameters, call.sticky_key)
@@ -219,7 +227,7 @@ class Pipeline:
             if self._observer is not None:
                 known_as = "" if request is None else request.id or ""
                 self._observer.ended(
-                    Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, known_as)
+                    Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, known_as, doubts)
                 )
             failure = None  # else the error would keep this frame, and this frame the error
 

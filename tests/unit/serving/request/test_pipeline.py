@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
 from models.inference import Tensor
+from models.quality import InputQuality
 from serving.channel.work import Answer
 from serving.errors import (
+    BadQuality,
     DeadlineExceeded,
     InvalidAnswer,
     InvalidRequest,
@@ -26,6 +28,7 @@ from serving.errors import (
 from serving.request.deadline import Deadlines
 from serving.request.lane import Lane, LaneLimits
 from serving.request.pipeline import CANCELLED, OK, Ended, InferCall, Origin, Pipeline, Plan
+from serving.request.quality import QualityCounts, QualityGate
 from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, FakeReplica, plan_of, settled
 
 
@@ -212,6 +215,38 @@ async def test_a_defect_of_ours_is_recorded_too(clock: FakeClock) -> None:
     with pytest.raises(ZeroDivisionError):
         await pipeline.infer(call())
     assert rig.outcomes == [("", "internal")]
+
+
+@pytest.mark.parametrize(("rejects", "outcome"), [(False, OK), (True, BadQuality.code)])
+async def test_a_value_that_the_version_was_not_made_for_is_answered_or_refused(
+    clock: FakeClock, rejects: bool, outcome: str
+) -> None:
+    rig = Rig(clock)
+    replica = rig.answering()
+    counts = QualityCounts()
+    gate = QualityGate((InputQuality(input="x", max=1),), DOUBLE, counts=counts, rejects=rejects)
+    rig.router.plan = rig.router.plan._replace(quality=gate)
+    with pytest.raises(BadQuality, match="is 2, over max 1") if rejects else nullcontext():
+        await rig.pipeline.infer(call())
+    await rig.pipeline.infer(call(data=(0, 1)))
+    assert rig.outcomes == [("m@v1", outcome), ("m@v1", OK)]
+    assert len(replica.sent) == 2 - rejects
+    assert [bool(seen.doubts) for seen in rig.seen.all] == [True, False]
+    assert counts.requests == 1
+
+
+async def test_an_exchange_remembers_every_attempt_that_failed(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    nan = Tensor("y", "FP32", np.full((1, 2), np.nan, np.float32))
+    replica = rig.answering(Answer((nan,)))
+    with pytest.raises(InvalidAnswer):
+        await rig.pipeline.infer(call())
+    exchange = rig.seen.all[0].exchange
+    assert exchange is not None
+    (failed,) = exchange.failed
+    assert (failed.version, failed.replica, failed.code) == ("m@v1", replica.replica_id, InvalidAnswer.code)
+    assert "aren't finite" in failed.message
+    assert np.isnan(failed.outputs[0].array).all()
 
 
 async def test_an_observer_hears_all_of_a_good_answer(clock: FakeClock) -> None:
