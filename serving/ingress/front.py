@@ -67,7 +67,7 @@ def build_routes(
         version=own_version(),
         list_versions=registry.versions,
         render_metrics=render,
-        status=lambda: gateway_status(gateway, cache=cache, clock=clock),
+        status=lambda: gateway_status(gateway, cache=cache, clock=clock, incidents=incidents),
     )
     pipeline = Pipeline(gateway, recorder, clock=clock, observer=incidents)
     routes = Routes(pipeline, information, door, body_max_bytes=settings.http.body_max_bytes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import ceil, floor, inf
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +100,8 @@ class _InputGate:
 
     def __init__(self, quality: InputQuality, datatype: str) -> None:
         self._limits = quality.limits
-        self._dtype = np.dtype(np.float32) if datatype == "BF16" else DATATYPES[datatype].dtype
+        self._encoded = datatype == "BF16"
+        self._dtype = np.dtype(np.float32) if self._encoded else DATATYPES[datatype].dtype
         self._low = self._array([-inf if each.min is None else each.min for each in self._limits], up=True)
         self._high = self._array([inf if each.max is None else each.max for each in self._limits], up=False)
         self._may_miss: Mask = np.array([each.allow_missing for each in self._limits])
@@ -108,11 +109,10 @@ class _InputGate:
 
     def good(self, tensor: Tensor) -> bool:
         """Whether nothing is bad for certain. If only some features may be missing, a missing one is looked at."""
-        array = numbers(tensor)
+        array = numbers(tensor) if self._encoded else tensor.array
         if self._all_may_miss:  # every comparison with a NaN is false
             return not np.count_nonzero((array < self._low) | (array > self._high))
-        good = int(np.count_nonzero((array >= self._low) & (array <= self._high)))
-        return good == array.size
+        return bool(np.count_nonzero((array >= self._low) & (array <= self._high)) == array.size)
 
     def violations(self, tensor: Tensor) -> Iterator[Violation]:
         array = numbers(tensor)
@@ -136,20 +136,20 @@ class _InputGate:
         feature = limits.feature if len(self._limits) == 1 else f"{name}', feature '{limits.feature[len(name) + 1 :]}"
         return Violation(limits.feature, kind, int(np.count_nonzero(bad)), f"input '{feature}': {where} {what}")
 
-    def _array(self, values: list[float], *, up: bool) -> Any:
+    def _array(self, values: list[float], *, up: bool) -> Array:
         if self._dtype.kind == "f":
             with np.errstate(over="ignore"):  # a bound that no such number reaches is infinite
-                return self._scalar_or_all(np.array(values, self._dtype))
+                return self._one_or_all(np.array(values, self._dtype))
         info = np.iinfo(self._dtype.name)
         whole = [info.min if value == -inf else info.max if value == inf else _whole(value, up) for value in values]
         if any(not info.min <= value <= info.max for value in whole):
             # A bound beyond the type's own range: compare as Python's integers would, which numpy does for objects.
-            return self._scalar_or_all(np.array(whole, object))
-        return self._scalar_or_all(np.array(whole, self._dtype))
+            return self._one_or_all(np.array(whole, object))
+        return self._one_or_all(np.array(whole, self._dtype))
 
-    def _scalar_or_all(self, bounds: Array) -> Any:
-        """A single bound as a scalar: numpy compares with one faster."""
-        return bounds[0] if len(bounds) == 1 else bounds
+    def _one_or_all(self, bounds: Array) -> Array:
+        """A single bound as an array without dimensions: numpy compares with such a one fastest."""
+        return bounds.reshape(()) if len(bounds) == 1 else bounds
 
 
 def _whole(value: float, up: bool) -> int:

@@ -19,6 +19,7 @@ from serving.model_settings import InputQualitySettings, ModelSettings
 from serving.request.pipeline import InferCall, Pipeline
 from serving.routing.table import EMPTY, RoutingTable, Split
 from serving.settings import IncidentSettings, Settings
+from serving.status import gateway_status
 from tests.fakes import FakeClock, FakeLink, half, publish_version
 from tests.unit.serving.request.test_pipeline import Records
 
@@ -121,6 +122,9 @@ async def test_what_went_wrong_outlasts_the_gateway(clock: FakeClock, tmp_path: 
     await here.serve("v1", Split(version="v2", weight=0.5, epoch="m-4"))
     assert await here.refused(2)
     await here.close()
+    status = gateway_status(here.gateway, cache=None, clock=clock, incidents=here.keeper)["incidents"]
+    assert (status["stored"], status["waiting"], status["dropped"]) == (1, 0, {"unwritten": 0})
+    assert status["kept"] == {"m": {"input_quality": 1}}
     assert here.kept() == [("v1", "input_quality", "input_quality", "m-4")]
 
 
