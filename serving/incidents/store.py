@@ -29,6 +29,7 @@ ASIDE: Final = ".damaged"
 FORMAT: Final = 1
 """SQLite's ``user_version``; a file of another one is begun anew."""
 BUSY_S: Final = 2.0
+"""So long a writer waits for another one."""
 LARGEST_SHARE: Final = 1 / 8
 """An incident that would take more of the store is kept without its tensors."""
 SPARE_SHARE: Final = 1 / 16
@@ -74,8 +75,9 @@ class StoreUnreadable(Exception):
 class IncidentStore:
     """One thread writes, any may read. Other processes may do the same."""
 
-    def __init__(self, folder: Path, *, max_bytes: int, max_number: int) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int, max_number: int, busy_s: float = BUSY_S) -> None:
         self.path = folder / FILE
+        self._busy_s = busy_s
         self._max_bytes = max_bytes
         self._max_number = max_number
         self._writer: sqlite3.Connection | None = None
@@ -95,8 +97,10 @@ class IncidentStore:
             try:
                 return self._put(self._open(), rows)
             except (sqlite3.Error, OSError) as error:
+                if not _damaged(error):  # a full disk, or somebody who writes for long: the next rows may do better
+                    raise StoreUnreadable(f"{self.path}: {error}") from error
                 self._close()
-                if last or not _damaged(error):
+                if last:
                     raise StoreUnreadable(f"{self.path}: {error}") from error
                 self._set_aside(error, inode)
         raise AssertionError("the last attempt returns or raises")
@@ -159,7 +163,7 @@ class IncidentStore:
         fresh = not self.path.exists()
         if fresh:
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        database = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
         try:
             if not fresh:
                 (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
@@ -244,7 +248,9 @@ class IncidentStore:
                     empty.execute(_TABLE)
                     yield empty
                 return
-            with contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=rw", uri=True, timeout=BUSY_S)) as own:
+            with contextlib.closing(
+                sqlite3.connect(f"{self.path.as_uri()}?mode=rw", uri=True, timeout=self._busy_s)
+            ) as own:
                 own.execute("PRAGMA query_only = ON")
                 yield own
         except (sqlite3.Error, OSError) as error:

@@ -231,6 +231,22 @@ def test_a_gateway_goes_over_to_the_file_that_another_one_has_begun(tmp_path: Pa
     assert [line.fault for line in one.page(Wanted()).incidents] == ["by one", "by two"]
 
 
+def test_who_finds_the_store_in_use_says_so_and_goes_on_with_it_later(tmp_path: Path) -> None:
+    """Without reading all of it again each time."""
+    store = IncidentStore(tmp_path, max_bytes=MB, max_number=10, busy_s=0.01)
+    store.put_many([row()])
+    writer = store._writer
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnreadable, match="locked"):
+        store.put_many([row()])
+    other.execute("ROLLBACK")
+    other.close()
+    assert store.put_many([row()]) == 1
+    assert store._writer is writer
+    assert ids(store) == [2, 1]
+
+
 def test_a_row_that_says_nothing_makes_the_page_an_error_and_no_crash(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.put_many([row()])
