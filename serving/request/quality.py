@@ -31,7 +31,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Violation(NamedTuple):
-    """``values`` of one feature that shouldn't be so; ``first`` says where and what the first of them is."""
+    """``values`` of one feature that shouldn't be so; ``first`` says where and what the first of this kind is."""
 
     feature: str
     kind: str
@@ -53,7 +53,7 @@ class QualityCounts:
             self.values[self._label(violation.feature), violation.kind] += violation.values
 
     def _label(self, feature: str) -> str:
-        if feature not in self._features:
+        if feature != OTHER_FEATURES and feature not in self._features:
             if len(self._features) >= FEATURES_MAX:
                 return OTHER_FEATURES
             self._features.add(feature)
@@ -99,6 +99,8 @@ class _InputGate:
     """The limits of one input, as arrays of its own dtype that broadcast over its last dimension."""
 
     def __init__(self, quality: InputQuality, datatype: str) -> None:
+        self._input = quality.input
+        self._named = bool(quality.features)
         self._limits = quality.limits
         self._encoded = datatype == "BF16"
         self._dtype = np.dtype(np.float32) if self._encoded else DATATYPES[datatype].dtype
@@ -118,23 +120,36 @@ class _InputGate:
         array = numbers(tensor)
         missing: Mask = np.isnan(array) & ~self._may_miss if self._dtype.kind == "f" else np.zeros(array.shape, bool)
         for kind, bad in ((MISSING, missing), (BELOW, array < self._low), (ABOVE, array > self._high)):
-            if bad.any():
-                yield from self._of_features(kind, np.asarray(bad), array, tensor.name)
+            if not np.count_nonzero(bad):
+                continue
+            first = self._first(kind, np.asarray(bad), array)
+            if self._named:
+                yield from self._of_features(kind, np.asarray(bad), first)
+            else:
+                yield Violation(self._limits[0].feature, kind, int(np.count_nonzero(bad)), first)
 
-    def _of_features(self, kind: str, bad: Mask, array: Array, name: str) -> Iterator[Violation]:
-        if len(self._limits) == 1:
-            yield self._violation(0, kind, bad, array, name)
-            return
-        for index in np.flatnonzero(bad.reshape(-1, len(self._limits)).any(axis=0)):
-            yield self._violation(int(index), kind, bad[..., index], array[..., index], name)
+    def _of_features(self, kind: str, bad: Mask, first: str) -> Iterator[Violation]:
+        """One for each feature, of thousands only for the first ones: it is the event loop that waits."""
+        values = np.count_nonzero(bad.reshape(-1, len(self._limits)), axis=0)
+        features = np.flatnonzero(values)
+        for index in features[:FEATURES_MAX]:
+            yield Violation(self._limits[index].feature, kind, int(values[index]), first)
+        if len(features) > FEATURES_MAX:
+            yield Violation(OTHER_FEATURES, kind, int(values[features[FEATURES_MAX:]].sum()), first)
 
-    def _violation(self, index: int, kind: str, bad: Mask, array: Array, name: str) -> Violation:
-        limits = self._limits[index]
-        at = tuple(int(place) for place in np.argwhere(bad)[0])
-        where = f"element {list(at)}" if len(self._limits) == 1 else f"row {list(at) if len(at) > 1 else at[0]}"
-        what = "is missing (NaN)" if kind == MISSING else f"is {array[at]:g}, {_beyond(kind, limits)}"
-        feature = limits.feature if len(self._limits) == 1 else f"{name}', feature '{limits.feature[len(name) + 1 :]}"
-        return Violation(limits.feature, kind, int(np.count_nonzero(bad)), f"input '{feature}': {where} {what}")
+    def _first(self, kind: str, bad: Mask, array: Array) -> str:
+        """What and where the first bad value is; the first of the first feature that has one."""
+        if self._named:
+            rows = bad.reshape(-1, len(self._limits))
+            index = int(rows.any(axis=0).argmax())
+            row = int(rows[:, index].argmax())
+            limits, value = self._limits[index], array.reshape(rows.shape)[row, index]
+            where = f"input '{self._input}', feature '{limits.feature.removeprefix(self._input)[1:]}': row {row}"
+        else:
+            at = [int(place) for place in np.unravel_index(int(bad.argmax()), bad.shape)]
+            limits, value = self._limits[0], array[tuple(at)]
+            where = f"input '{self._input}': element {at}"
+        return f"{where} is missing (NaN)" if kind == MISSING else f"{where} is {value:g}, {_beyond(kind, limits)}"
 
     def _array(self, values: list[float], *, up: bool) -> Array:
         if self._dtype.kind == "f":

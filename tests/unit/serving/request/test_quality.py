@@ -128,6 +128,23 @@ def test_the_features_of_a_wide_model_are_few_in_the_counts() -> None:
     assert (counts.values["x.0", "missing"], counts.values["other", "missing"]) == (3, 20)
 
 
+def test_thousands_of_bad_features_are_told_of_in_a_few_words() -> None:
+    width = 5000
+    each = tuple(FeatureQuality(name=f"f{index}", max=1) for index in range(width))
+    checks, counts = gate(InputQuality(input="x", features=each), width=width)
+    text = checks.check(tensor([[2] * width] * 2))
+    assert (
+        text
+        == f"input 'x', feature 'f0': row 0 is 2, over max 1, and 1 more of its values; other faults: {FEATURES_MAX}"
+    )
+    assert counts.values["other", "above_max"] == 2 * (width - FEATURES_MAX)
+
+
+def test_a_single_feature_is_named_as_one() -> None:
+    checks, _ = gate(InputQuality(input="x", max=1, features=(FeatureQuality(name="age"),)), width=1)
+    assert checks.check(tensor([[0], [2]])) == "input 'x', feature 'age': row 1 is 2, over max 1"
+
+
 def test_only_what_the_manifest_speaks_of_is_looked_at() -> None:
     specs = (TensorSpec("a", "FP32", (-1, 1)), TensorSpec("b", "FP32", (-1, 1)))
     checks = QualityGate(
