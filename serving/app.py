@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serving.autoscaling import scaling
-from serving.cluster import check_restored, check_token
+from serving.cluster import check_redaction, check_restored, check_token
 from serving.deployments.common import APPLICATION, GATEWAY_DEPLOYMENT, HEALTH_CHECKS, QUIET
 from serving.deployments.control import ControlReplica
 from serving.deployments.deployer import application_status, reason_in
@@ -31,6 +31,7 @@ def build(args: dict[str, Any]) -> Any:
     settings = absolute(parse_settings(args), Path.cwd())
     check_token(settings)
     check_restored(settings)
+    check_redaction(settings)
     return build_from(settings)
 
 

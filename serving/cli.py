@@ -9,8 +9,8 @@ import argparse
 import sys
 
 from models import commands as model_commands
-from serving.cluster import RAY_ENVIRONMENT, StartError, check_token
-from serving.commands import backup, chaos, doctor, replay, rollout, status
+from serving.cluster import RAY_ENVIRONMENT, StartError, check_redaction, check_token
+from serving.commands import backup, chaos, doctor, incidents, replay, rollout, status
 from serving.commands.options import config_option, settings_of
 
 
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     rollout.add_parser(subparsers)
     replay.add_parser(subparsers)
     backup.add_parsers(subparsers)
+    incidents.add_parser(subparsers)
     chaos.add_parser(subparsers)
     return parser
 
@@ -68,6 +69,7 @@ def _check(args: argparse.Namespace) -> int:
     settings = settings_of(args.config)
     if (warning := check_token(settings)) is not None:
         print(f"holdfast: {warning}", file=sys.stderr)
+    check_redaction(settings)
     models = ", ".join(f"{model.name}@{model.stable_version}" for model in settings.models) or "all of the registry"
     print(f"{args.config or 'settings'}: right; stable versions: {models}")
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from serving.admin.token import open_to_others, read_token
+from serving.incidents.redaction import load_redaction
 from serving.settings import Settings, SettingsError
 
 RAY_ENVIRONMENT: Final[Mapping[str, str]] = {
@@ -77,6 +78,15 @@ def check_restored(settings: Settings) -> None:
             f"state_dir: a restore into {settings.state_dir} was interrupted; "
             "give the command `holdfast restore` again, with --force"
         )
+
+
+def check_redaction(settings: Settings) -> None:
+    """Raises ``StartError`` if the function that says what may be kept of incidents can't be had."""
+    if settings.incidents.redaction is not None:
+        try:
+            load_redaction(settings.incidents.redaction)
+        except SettingsError as error:
+            raise StartError(str(error)) from None
 
 
 def bind_error(host: str, port: int) -> str | None:

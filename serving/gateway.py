@@ -367,7 +367,8 @@ class Gateway:
                 plans[name, None] = plan._replace(mirrors=mirrors)
                 mirroring.update(mirrors)
             for version, found in loaded_here.items():
-                plans[name, version] = model.pinned(found.served, found.decoder)
+                quality = self.planner.gate(model.settings, found.manifest)
+                plans[name, version] = model.pinned(found.served, found.decoder, quality)
         self.mirrors.stop_all_but(mirroring)
         return plans
 

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
 
+    from serving.incidents.keeper import KeeperStats
     from serving.plans import ModelPlan
     from serving.request.lane import Lane
+    from serving.request.quality import QualityCounts
     from serving.request.record import Tally
     from serving.routing.outcomes import SplitOutcomes
     from serving.shadow.mirror import Mirror
@@ -335,6 +337,48 @@ class ShadowMetrics:
 
     def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
         counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
+
+
+class QualityMetrics:
+    """What a gateway process reports of requests whose values aren't as their model's manifest says."""
+
+    def __init__(self) -> None:
+        self._growth = Growth()
+        self._violations = _counter(
+            "holdfast_input_quality_violations_total",
+            "Values of requests that aren't as the manifest says, by feature.",
+            "model",
+            "feature",
+            "kind",
+        )
+        self._requests = _counter(
+            "holdfast_input_quality_requests_total", "Requests with at least one such value.", "model"
+        )
+
+    def show(self, model: str, counts: QualityCounts) -> None:
+        for (feature, kind), values in counts.values.items():
+            growth = self._growth.of((model, feature, kind), values)
+            self._violations.labels(model, feature, kind).inc(growth)
+        self._requests.labels(model).inc(self._growth.of(model, counts.requests))
+
+
+class IncidentMetrics:
+    """What a gateway process reports of the incidents that it keeps, and of the node's store."""
+
+    def __init__(self) -> None:
+        self._growth = Growth()
+        self._kept = _counter("holdfast_incidents_kept_total", "Incidents that were written.", "model", "failure")
+        self._dropped = _counter("holdfast_incidents_dropped_total", "Incidents that weren't kept.", "reason")
+        self._number = _gauge("holdfast_incidents_stored", "Incidents in the node's store.", mode="livemax")
+        self._bytes = _gauge("holdfast_incidents_bytes", "Size of the node's store of incidents.", mode="livemax")
+
+    def show(self, stats: KeeperStats) -> None:
+        for key, kept in tuple(stats.kept.items()):  # which another thread counts
+            self._kept.labels(*key).inc(self._growth.of(key, kept))
+        for reason, dropped in tuple(stats.dropped.items()):
+            self._dropped.labels(reason).inc(self._growth.of(reason, dropped))
+        self._number.set(stats.number)
+        self._bytes.set(stats.bytes)
 
 
 class AdminMetrics:

@@ -29,6 +29,7 @@ GATEWAY_HANG_S = 5.0
 """A gateway whose loop takes longer than this for one turn is replaced."""
 TABLE_POLL_S = 1.0
 TOKEN_POLL_S = 1.0
+INCIDENTS_CLOSE_S = 2.0
 DRAIN_NOTICE_S = 0.8
 """Within this time HAProxy has seen twice that a gateway doesn't accept requests any more."""
 
@@ -43,6 +44,7 @@ class GatewayReplica:
         from serving.admin.token import TokenFile
         from serving.cache_setup import open_cache
         from serving.gateway import Gateway
+        from serving.incidents.setup import open_incidents
         from serving.ingress.asgi import AsgiApp
         from serving.ingress.faults import FaultsOnDemand
         from serving.ingress.front import build_routes, own_version
@@ -61,6 +63,7 @@ class GatewayReplica:
         self._gateway = Gateway(
             settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
         )
+        self._incidents = open_incidents(settings, self._gateway, clock=SystemClock(), random=random.random)
         self._token = None if settings.admin_token_file is None else TokenFile(Path(settings.admin_token_file))
         guard = Guard(
             settings,
@@ -71,14 +74,22 @@ class GatewayReplica:
         remote = RemoteControl(control)
         self._live = build_live(
             settings,
-            status=lambda: gateway_status(self._gateway, cache=self._cache, clock=SystemClock()),
+            status=lambda: gateway_status(
+                self._gateway, cache=self._cache, clock=SystemClock(), incidents=self._incidents
+            ),
             rollouts=remote.rollouts,
             port=lambda: self._listener.port,
             metrics_dir=metrics_dir(run_dir),
             version=own_version(),
             clock=SystemClock(),
         )
-        admin = AdminRoutes(remote, FaultsOnDemand(self._gateway), guard, body_max_bytes=body_max_bytes)
+        admin = AdminRoutes(
+            remote,
+            FaultsOnDemand(self._gateway),
+            guard,
+            body_max_bytes=body_max_bytes,
+            incidents=None if self._incidents is None else self._incidents.store,
+        )
         front = build_routes(
             settings,
             self._gateway,
@@ -87,6 +98,7 @@ class GatewayReplica:
             metrics_dir=metrics_dir(run_dir),
             cache=self._cache,
             hear=self._live.hear,
+            incidents=self._incidents,
         )
         self._app = AsgiApp(body_max_bytes=body_max_bytes, routes=front.routes)
         self._listener = Listener(
@@ -178,6 +190,8 @@ class GatewayReplica:
         self._watchdog.stop()
         for task in self._tasks:
             task.cancel()
+        if self._incidents is not None:
+            await asyncio.to_thread(self._incidents.close, within_s=INCIDENTS_CLOSE_S)
         await self._flush_metrics()
         await self._gateway.close()
         if self._cache is not None:

@@ -16,9 +16,18 @@ from models.registry import Registry
 from serving.cache.tiers import PredictionCache
 from serving.clock import SystemClock
 from serving.gateway import Gateway
+from serving.incidents.keeper import Keeper
 from serving.ingress.information import Information
 from serving.ingress.routes import Door, Routes
-from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, ProtectionMetrics, ShadowMetrics, render_metrics
+from serving.metrics import (
+    LATENCY_BUCKETS_S,
+    GatewayMetrics,
+    IncidentMetrics,
+    ProtectionMetrics,
+    QualityMetrics,
+    ShadowMetrics,
+    render_metrics,
+)
 from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder, Tally
 from serving.settings import Settings
@@ -44,10 +53,11 @@ def build_routes(
     metrics_dir: Path,
     cache: PredictionCache | None = None,
     hear: Hear | None = None,
+    incidents: Keeper | None = None,
 ) -> Front:
     clock = SystemClock()
     recorder = RequestRecorder(LATENCY_BUCKETS_S)
-    reported = Reported(gateway, recorder, cache, hear)
+    reported = Reported(gateway, recorder, cache, hear=hear, incidents=incidents)
 
     async def flush() -> None:
         reported.flush()
@@ -61,9 +71,9 @@ def build_routes(
         version=own_version(),
         list_versions=registry.versions,
         render_metrics=render,
-        status=lambda: gateway_status(gateway, cache=cache, clock=clock),
+        status=lambda: gateway_status(gateway, cache=cache, clock=clock, incidents=incidents),
     )
-    pipeline = Pipeline(gateway, recorder, clock=clock)
+    pipeline = Pipeline(gateway, recorder, clock=clock, observer=incidents)
     routes = Routes(pipeline, information, doors, body_max_bytes=settings.http.body_max_bytes)
     return Front(routes, flush)
 
@@ -72,15 +82,24 @@ class Reported:
     """Hands what a gateway has counted to the node's metrics, and to who else wants to ``hear`` of it."""
 
     def __init__(
-        self, gateway: Gateway, recorder: RequestRecorder, cache: PredictionCache | None, hear: Hear | None = None
+        self,
+        gateway: Gateway,
+        recorder: RequestRecorder,
+        cache: PredictionCache | None,
+        *,
+        hear: Hear | None = None,
+        incidents: Keeper | None = None,
     ) -> None:
         self._gateway = gateway
         self._recorder = recorder
         self._cache = cache
         self._hear = hear
+        self._incidents = incidents
         self._metrics = GatewayMetrics()
         self._protection = ProtectionMetrics()
         self._shadow = ShadowMetrics()
+        self._quality = QualityMetrics()
+        self._kept = IncidentMetrics()
         self._shown: set[tuple[str, str]] = set()
         self._canaries: set[tuple[str, str]] = set()
 
@@ -106,6 +125,10 @@ class Reported:
         self._flush_canaries()
         if self._cache is not None:
             self._protection.show_cache(self._cache.stats()._asdict())
+        for name, counts in self._gateway.planner.quality.items():
+            self._quality.show(name, counts)
+        if self._incidents is not None:
+            self._kept.show(self._incidents.stats)
         self._metrics.show_generation(self._gateway.table.generation)
 
     def _flush_canaries(self) -> None:

@@ -10,13 +10,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tenacity import AsyncRetrying, RetryCallState
 
 from models.inference import InferenceRequest, Tensors
 from serving.clock import Clock
-from serving.errors import AttemptTimeout, DeadlineExceeded, Internal, RequestError
+from serving.errors import AttemptTimeout, DeadlineExceeded, Internal, InvalidAnswer, RequestError
 from serving.model_settings import RetrySettings
 from serving.request.breaker import Breaker, Ticket
 from serving.request.budget import RetryBudget
@@ -55,12 +55,27 @@ def retry_limits(settings: RetrySettings) -> RetryLimits:
     )
 
 
+class FailedAttempt(NamedTuple):
+    """An attempt at ``version`` (``model@version``) that failed, and how; ``seconds`` from when it was begun.
+
+    ``outputs`` are those of an invalid answer. The error itself isn't kept: it would keep everything under way.
+    """
+
+    version: str
+    replica: str
+    code: str
+    message: str
+    seconds: float
+    outputs: Tensors = ()
+
+
 class Exchange:
     """One request on its way: what it asks, until when, and what has happened to it so far."""
 
     __slots__ = (
         "attempts",
         "deadline",
+        "failed",
         "has_fallback",
         "held_against",
         "overdue",
@@ -102,6 +117,8 @@ class Exchange:
         self.waited_s = 0.0
         self.pause_s = 0.0
         """Before the next attempt."""
+        self.failed: tuple[FailedAttempt, ...] = ()
+        """Every attempt that failed so far, whichever version it was at."""
         self.overdue = False
         """Whether the last attempt took unusually long: not only longer than its caller could wait."""
         self.held_against = False
@@ -283,6 +300,7 @@ class Attempts:
         except RequestError as raised:
             error = self._as_attempt(raised, exchange)
             outcome = error.code
+            exchange.failed += (self._failed(error, pending),)
             if pending is not None and ticket is not None:
                 exchange.overdue = pending.overdue
                 ticket = self._hold_against(exchange, ticket, error, self._seconds(pending))
@@ -322,6 +340,13 @@ class Attempts:
         if isinstance(error, DeadlineExceeded) and self._monotonic() < exchange.deadline:
             return AttemptTimeout(error.message)
         return error
+
+    def _failed(self, error: RequestError, pending: Pending | None) -> FailedAttempt:
+        seconds, replica = 0.0, ""
+        if pending is not None:
+            seconds, replica = self._monotonic() - pending.since, pending.replica_id or ""
+        outputs = error.outputs if isinstance(error, InvalidAnswer) else ()
+        return FailedAttempt(self.lane.name, replica, error.code, error.message, seconds, outputs)
 
     def _seconds(self, pending: Pending | None) -> float:
         """How long the replica had the request: waiting for its turn says nothing about the version."""

@@ -464,14 +464,16 @@ class Lane:
                 return 0, 0
         rows = answered_rows([pending.request.rows for pending in batch.members], answer)
         if (fault := form_fault(self._signature, answer.outputs, rows)) is not None:
-            return 0, self._failed(batch, members, InvalidAnswer(f"{self.name} gave an invalid answer: {fault}"))
+            error = InvalidAnswer(f"{self.name} gave an invalid answer: {fault}", outputs=answer.outputs)
+            return 0, self._failed(batch, members, error)
         faults = unfinite(answer.outputs, rows, batched=self._signature.batched) if self._finite else {}
         self.stats.last_wall = self._clock.wall()
         self._pace.went_well()
         self._pace.computed(sum(rows), answer.compute_s)
         for index, (pending, outputs) in enumerate(zip(members, split(answer.outputs, rows), strict=True)):
             if faults and index in faults:
-                self._end(pending, InvalidAnswer(f"{self.name} gave an invalid answer: {faults[index]}"))
+                text = f"{self.name} gave an invalid answer: {faults[index]}"
+                self._end(pending, InvalidAnswer(text, outputs=outputs))
             else:
                 self._end(pending, outputs)
         return len(members) - len(faults), len(faults)

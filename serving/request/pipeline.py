@@ -17,6 +17,7 @@ from models.inference import InferenceRequest, InferenceResponse, Tensors
 from serving.clock import Clock
 from serving.errors import (
     AttemptTimeout,
+    BadQuality,
     DeadlineExceeded,
     Internal,
     InvalidAnswer,
@@ -38,6 +39,7 @@ from serving.request.failures import failure_of
 from serving.request.lane import Lane
 from serving.request.memory import Memory
 from serving.request.priority import priority_of
+from serving.request.quality import QualityGate
 from serving.request.sticky import sticky_key_of
 
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
@@ -103,6 +105,7 @@ class Plan(NamedTuple):
     pinned: bool = False
     mirrors: tuple[Mirror, ...] = ()
     canary: Canary | None = None
+    quality: QualityGate | None = None
 
 
 class Router(Protocol):
@@ -139,6 +142,37 @@ class Recorder(Protocol):
     def record(self, key: tuple[str, str], outcome: str, *, seconds: float, origin: Origin | None = None) -> None: ...
 
 
+class Ended(NamedTuple):
+    """All that is known of a request when it has ended, however it did.
+
+    ``error`` is None of an answer, of a caller who went away, and of a defect of ours; ``exchange`` is None if no
+    version was to be asked, ``request`` if the bytes weren't one, ``given`` if there is no answer. ``doubts`` says
+    which of its inputs' values aren't as they should be, if any.
+    """
+
+    call: InferCall
+    key: tuple[str, str]
+    outcome: str
+    seconds: float
+    origin: Origin | None
+    exchange: Exchange | None
+    request: InferenceRequest | None
+    given: Given | None
+    error: RequestError | None
+    request_id: str
+    doubts: str = ""
+
+
+class Observer(Protocol):
+    """Hears of every request exactly once, as a ``Recorder`` does, and of all there is to it.
+
+    It is called on the way of the request: it never raises and never waits. Whoever keeps ``error`` keeps everything
+    that was under way, by its traceback: take its ``code`` and its ``message``.
+    """
+
+    def ended(self, ended: Ended) -> None: ...
+
+
 class Reply(NamedTuple):
     """An encoded answer, and who gave it."""
 
@@ -147,21 +181,26 @@ class Reply(NamedTuple):
 
 
 class Pipeline:
-    """Answers inference calls with what it was given: a router, a recorder, a clock."""
+    """Answers inference calls with what it was given: a router, a recorder, a clock, perhaps an observer."""
 
-    def __init__(self, router: Router, recorder: Recorder, *, clock: Clock) -> None:
+    def __init__(self, router: Router, recorder: Recorder, *, clock: Clock, observer: Observer | None = None) -> None:
         self._router = router
         self._recorder = recorder
         self._monotonic = clock.monotonic
+        self._observer = observer
 
     async def infer(self, call: InferCall) -> Reply:
         """Raises a ``RequestError`` when there is no good answer."""
         arrived = self._monotonic()
         key, outcome, origin = NO_VERSION, Internal.code, None
+        request = exchange = given = failure = None
+        doubts = ""
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
             request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+            if plan.quality is not None and (doubts := plan.quality.check(request.inputs)) and plan.quality.rejects:
+                raise BadQuality(doubts)
             deadline = arrived + budget_s(request.parameters, call.timeout, default_s=plan.timeout_s)
             priority = priority_of(request.parameters, call.priority)
             sticky_key = sticky_key_of(request.parameters, call.sticky_key)
@@ -177,13 +216,20 @@ class Pipeline:
             outcome = OK if origin is None or origin.reason is None else DEGRADED
             return Reply(body, given)
         except RequestError as error:
-            outcome = error.code
+            outcome, failure = error.code, error
             raise
         except asyncio.CancelledError:
             outcome = CANCELLED
             raise
         finally:
-            self._recorder.record(key, outcome, seconds=self._monotonic() - arrived, origin=origin)
+            seconds = self._monotonic() - arrived
+            self._recorder.record(key, outcome, seconds=seconds, origin=origin)
+            if self._observer is not None:
+                known_as = "" if request is None else request.id or ""
+                self._observer.ended(
+                    Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, known_as, doubts)
+                )
+            failure = None  # else the error would keep this frame, and this frame the error
 
     async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit | Overloaded) -> Given:
         """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""

@@ -53,6 +53,7 @@ PURE = (
     "models/errors.py",
     "models/inference.py",
     "models/manifest.py",
+    "models/quality.py",
     "models/signature.py",
     "serving/admin/bodies.py",
     "serving/admin/breakers.py",
@@ -71,6 +72,8 @@ PURE = (
     "serving/doctor/checks.py",
     "serving/doctor/facts.py",
     "serving/errors.py",
+    "serving/incidents/again.py",
+    "serving/incidents/incident.py",
     "serving/ingress/bodies.py",
     "serving/ingress/haproxy.py",
     "serving/ingress/http.py",
@@ -91,6 +94,7 @@ PURE = (
     "serving/request/limits.py",
     "serving/request/outlier.py",
     "serving/request/priority.py",
+    "serving/request/quality.py",
     "serving/request/quantile.py",
     "serving/request/sticky.py",
     "serving/request/trial.py",
@@ -139,7 +143,7 @@ IMPURE_MODULES = (
     "uvloop",
 )
 
-DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache", "shadow")
+DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache", "shadow", "incidents")
 CONTROL_PLANE = ("serving.rollout", "serving.admin")
 HEAVY = ("torch", "onnxruntime")
 

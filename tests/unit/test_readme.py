@@ -21,6 +21,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/adr/README.md",
     "docs/api.md",
+    "docs/incidents.md",
     "docs/metrics.md",
     "docs/operations.md",
     "docs/resilience.md",

@@ -9,6 +9,7 @@ import pytest
 
 from serving.admin import bodies, guard
 from serving.admin import routes as admin
+from serving.incidents import keeper
 from serving.ingress import routes
 from serving.ingress.haproxy import ACCEPTING_PATH
 from serving.live import routes as live
@@ -36,6 +37,7 @@ def endpoints() -> set[tuple[str, str]]:
         **live.FIXED,
         f"{admin.BREAKERS}{{model}}/{{version}}/close": admin.CLOSE,
         **{f"{admin.REPOSITORY}{{model}}/{name}": target for name, target in admin.OF_REPOSITORY.items()},
+        f"{admin.INCIDENTS}{{id}}": admin.OF_INCIDENT,
         **{f"{admin.ROLLOUTS}{{model}}/{name}".rstrip("/"): target for name, target in admin.OF_ROLLOUT.items()},
     }
     fixed = {(method, path) for path, target in everywhere.items() for method in target.allow if method != "HEAD"}
@@ -54,10 +56,10 @@ def test_the_page_lists_the_endpoints_that_there_are() -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROWS, ids=lambda word: word)
 def test_every_path_on_the_page_leads_somewhere(method: str, path: str) -> None:
-    asked = path.format(model="digits", version="v1")
+    asked = path.format(model="digits", version="v1", id="7")
     target = admin.find_target(asked) or live.FIXED.get(asked) or routes.find_target(asked)
     assert method in target.allow
-    assert target.model == ("digits" if "{model}" in path else "")
+    assert target.model == ("digits" if "{model}" in path else "7" if "{id}" in path else "")
     assert target.version == ("v1" if "{version}" in path else None)
 
 
@@ -79,6 +81,8 @@ def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
     assert f"`limit` of 1 to {bodies.LIMIT_MAX} ({bodies.LIMIT_DEFAULT} if left out)" in PAGE
     assert f"up to the last {KEPT_S} seconds" in PAGE
     assert f"At most {VIEWERS_MAX} may watch one gateway" in PAGE
+    for reason in keeper.REASONS:
+        assert f"`{reason}`" in METRICS
     for reason in guard.REASONS:
         assert f"`{reason}`" in METRICS
 

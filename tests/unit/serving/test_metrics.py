@@ -55,6 +55,21 @@ show("r1", 0.5, first, AtWeight(0.5, Counted(1), Counted(1, bad=1)))
 show("r2", float(sys.argv[2]), AtWeight(0.1, Counted(7), Counted(50)))
 """
 
+INCIDENTS = """
+from collections import Counter
+from serving.incidents.keeper import KeeperStats
+from serving.request.quality import QualityCounts, Violation
+kept, values = IncidentMetrics(), QualityMetrics()
+stats = KeeperStats(Counter({("m", "model_failed"): 2}), Counter(rate=5), number=40, bytes=9000)
+counts = QualityCounts()
+counts.add([Violation("x.age", "missing", 3, "")])
+for _ in range(2):
+    kept.show(stats)
+    values.show("m", counts)
+stats.kept["m", "model_failed"] += 1
+kept.show(stats)
+"""
+
 FLUSH = """
 from types import SimpleNamespace
 from serving.ingress.front import Reported
@@ -63,7 +78,7 @@ from serving.routing.outcomes import SplitOutcomes
 canaries = {"m": SplitOutcomes("g", 0.0, 1, "m", "r1", "v2", "v1", 0.25, False, "", (), (), 0, False)}
 gateway = SimpleNamespace(
     versions=[],
-    planner=SimpleNamespace(models={}),
+    planner=SimpleNamespace(models={}, quality={}),
     table=SimpleNamespace(generation=1),
     mirrors=SimpleNamespace(look=lambda: None, all=()),
     models_with_outcomes=canaries.keys(),
@@ -73,7 +88,7 @@ gateway = SimpleNamespace(
 heard = []
 recorder = RequestRecorder(LATENCY_BUCKETS_S)
 recorder.record(("m", "v1"), "ok", seconds=0.002)
-reported = Reported(gateway, recorder, None, lambda tallies, weights: heard.append((tallies, weights)))
+reported = Reported(gateway, recorder, None, hear=lambda tallies, weights: heard.append((tallies, weights)))
 reported.flush()
 """
 
@@ -217,6 +232,21 @@ def test_first_attempts_at_a_canary_and_its_stable_version_are_shown_by_how_they
         ("v1", "failed"): 1,
     }
     assert shown['holdfast_canary_weight{model="m",version="v2"}'] == 0.25
+
+
+def test_incidents_and_values_are_counted_once_by_each_gateway(folder: Path) -> None:
+    for name in ("a", "b"):
+        run_in(folder, INCIDENTS, name)
+    found = samples(run_in(folder, RENDER))
+    assert found['holdfast_incidents_kept_total{failure="model_failed",model="m"}'] == 6
+    assert found['holdfast_incidents_dropped_total{reason="rate"}'] == 10
+    assert found['holdfast_input_quality_violations_total{feature="x.age",kind="missing",model="m"}'] == 6
+    assert found['holdfast_input_quality_requests_total{model="m"}'] == 2
+
+
+def test_the_store_that_all_gateways_share_is_shown_once(folder: Path) -> None:
+    found = samples(run_in(folder, INCIDENTS + RENDER))
+    assert (found["holdfast_incidents_stored"], found["holdfast_incidents_bytes"]) == (40, 9000)
 
 
 def test_what_is_no_canary_any_more_has_no_weight(folder: Path) -> None:

@@ -14,6 +14,7 @@ from serving.admin.guard import Guard
 from serving.admin.routes import AdminRoutes
 from serving.errors import BreakerNotOpen, LoadFailed, ModelNotFound, RolloutNotFound, RolloutRefused
 from serving.gateway import Gateway
+from serving.incidents.store import IncidentStore
 from serving.ingress.asgi import AsgiApp, Message
 from serving.ingress.faults import FaultsOnDemand
 from serving.ingress.information import Information
@@ -104,6 +105,7 @@ class Site:
         host: str = "127.0.0.1",
         token: bytes | None = None,
         faults: bool = False,
+        incidents: IncidentStore | None = None,
     ) -> None:
         """``token`` is what stands in the token's file; None if the settings name no file."""
         self.registry = Registry(folder)
@@ -136,6 +138,7 @@ class Site:
                         settings, token=None if token is None else lambda: self.token or b"", count=self.refused.append
                     ),
                     body_max_bytes=BODY_MAX,
+                    incidents=incidents,
                 )
             ],
             body_max_bytes=BODY_MAX,
