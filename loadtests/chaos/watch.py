@@ -54,7 +54,7 @@ class Watch:
         self.ejected = self.ejected or any(_ejects(status) for status in statuses)
         found = {("replicas", name, ""): float(len(alive)) for name, alive in replicas.items()}
         for status in statuses:
-            _add(found, status)
+            add_gateway(found, status)
         sizes = [rss_mb(int(status["gateway"]["pid"])) for status in statuses]
         return (
             found
@@ -95,7 +95,7 @@ class Watch:
         ]
 
 
-def _add(found: dict[Series, float], status: Mapping[str, Any]) -> None:
+def add_gateway(found: dict[Series, float], status: Mapping[str, Any]) -> None:
     """One gateway's words: the worst breaker and the largest weight count, the rest adds up."""
     for name, model in status["models"].items():
         for key, what in (("limit", "admission_limit"), ("inflight", "requests_in_flight"), ("waiting", "waiting")):
@@ -109,7 +109,7 @@ def _add(found: dict[Series, float], status: Mapping[str, Any]) -> None:
             found[series] = max(found.get(series, 0.0), _STATES[of_version["breaker"]["state"]])
         if (canary := model.get("canary")) is not None:
             series = ("canary_weight", f"{name}@{canary['version']}", "%")
-            weight = 0.0 if canary.get("ended") else float(canary["weight"])
+            weight = 0.0 if canary.get("ended") else 100.0 * canary["weight"]
             found[series] = max(found.get(series, 0.0), weight)
 
 
