@@ -14,12 +14,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench resilience rollouts chaos docs lock clean
+.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench resilience rollouts chaos alerts docs lock clean
 
 help: ## list what can be done (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  ARGS=... is handed on by serve, test, bench, resilience, rollouts and chaos: make test ARGS='-k frames'"
+	@echo "  ARGS=... is handed on by serve, test, bench, resilience, rollouts, chaos and alerts: make test ARGS='-k frames'"
 
 # Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
 env: $(VENV)/.project ## create .venv from requirements.lock and install the project into it
@@ -62,7 +62,7 @@ lint-style: env
 	@echo "lint: style ok"
 
 lint-types: env
-	@$(BIN)/mypy --strict --no-error-summary $(PACKAGES) tests
+	@$(BIN)/mypy --strict --no-error-summary $(PACKAGES) deploy tests
 	@echo "lint: types ok"
 
 lint-imports: env
@@ -87,14 +87,18 @@ rollouts: env models ## roll good and bad versions out under load and print what
 chaos: env models ## run all chaos scenarios and print which held (some 20 minutes; ARGS='--only haproxy_killed --seed 7')
 	@$(BIN)/python -m loadtests.chaos all --store $(STORE) $(ARGS)
 
+alerts: env models ## test alert rules and dashboards with a real Prometheus (needs Debian's; ARGS=chaos: by scenarios)
+	@$(BIN)/python -m loadtests.alerts --store $(STORE) $(ARGS)
+
 # Written beside and moved: a generator that fails leaves the page as it was.
-docs: env ## write docs/settings.md, docs/rollouts.md and their JSON Schemas from the types
+docs: env ## write docs/settings.md, docs/rollouts.md, their JSON Schemas and the dashboards of deploy/grafana
 	@$(BIN)/python -m serving.settings_doc >docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 	@$(BIN)/python -m serving.settings_doc --schema >docs/settings.schema.json.new \
 	    && mv docs/settings.schema.json.new docs/settings.schema.json
 	@$(BIN)/python -m serving.rollout_doc >docs/rollouts.md.new && mv docs/rollouts.md.new docs/rollouts.md
 	@$(BIN)/python -m serving.rollout_doc --schema >docs/rollout.schema.json.new \
 	    && mv docs/rollout.schema.json.new docs/rollout.schema.json
+	@$(BIN)/python -m deploy.grafana
 
 # Written beside the lock and moved over it only when it is fit for every machine: no local build of torch,
 # no CUDA packages. pip must be able to find a CPU build of torch here.
@@ -114,4 +118,4 @@ clean: ## remove .venv and caches; models in .holdfast and results in .bench sta
 	@rm -f $(VENV)/.packages $(VENV)/.project # first: an interrupted clean must not look like a whole venv
 	@rm -rf $(VENV) build dist *.egg-info requirements.lock.new \
 	    .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
-	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find $(PACKAGES) deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +
