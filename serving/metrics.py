@@ -106,6 +106,32 @@ def _gauge(name: str, text: str, *labels: str, mode: Literal["livesum", "livemin
     return Gauge(name, text, labels, multiprocess_mode=mode, registry=None)
 
 
+ProcessKind = Literal["gateway", "replica", "control", "haproxy"]
+
+
+class ProcessMetrics:
+    """What is told of a process of this kind: that it began, that it runs, and that it ended as it was told to.
+
+    One that began and neither runs nor ended so has died.
+    """
+
+    def __init__(self, kind: ProcessKind, model: str = "", version: str = "") -> None:
+        labels = ("kind", *_LABELS)
+        self._key = (kind, model, version)
+        self._starts = _counter("holdfast_process_starts_total", "Processes that began.", *labels)
+        self._ends = _counter("holdfast_process_ends_total", "Processes that ended as they were told to.", *labels)
+        self._running = _gauge("holdfast_processes", "Processes that run.", *labels)
+
+    def began(self) -> None:
+        self._starts.labels(*self._key).inc()
+        self._ends.labels(*self._key).inc(0)
+        self._running.labels(*self._key).set(1)
+
+    def ended(self) -> None:
+        self._ends.labels(*self._key).inc()
+        self._running.labels(*self._key).set(0)
+
+
 class GatewayMetrics:
     """What a gateway process reports of its requests and lanes."""
 
@@ -287,8 +313,8 @@ class ProtectionMetrics:
                 self._grow(self._cache, (name,), value)
 
     def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
-        if (growth := self._growth.of((counter._name, labels), total)) > 0:  # noqa: SLF001  # only as a key
-            counter.labels(*labels).inc(growth)
+        """Also by nothing: who watches growth doesn't see that of a counter which wasn't there before."""
+        counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
 
 
 class ShadowMetrics:

@@ -52,7 +52,7 @@ class ControlReplica:
     """The control plane: which versions are deployed, the routing table, and the rollouts that move it."""
 
     async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
-        from serving.metrics import RolloutMetrics, open_metrics
+        from serving.metrics import ProcessMetrics, RolloutMetrics, open_metrics
         from serving.rollout.controller import Controller
         from serving.rollout.effects import Effects
         from serving.rollout.event_log import open_log
@@ -64,6 +64,7 @@ class ControlReplica:
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
+        ProcessMetrics("control").began()
         self._metrics = RolloutMetrics()
         self._gateways: DeploymentHandle[Any] | None = None
         self._application = serve.get_replica_context().app_name

@@ -50,13 +50,15 @@ class GatewayReplica:
         from serving.ingress.front import build_routes, own_version
         from serving.ingress.listener import Listener
         from serving.live.setup import build_live
-        from serving.metrics import AdminMetrics, open_metrics
+        from serving.metrics import AdminMetrics, ProcessMetrics, open_metrics
         from serving.routing.table_file import TableFile
         from serving.status import gateway_status
         from serving.watchdog import LoopTurns, Watchdog
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
+        self._process = ProcessMetrics("gateway")
+        self._process.began()
         registry = Registry(settings.store_dir)
         self._file = TableFile(table_path(run_dir))
         self._cache = await open_cache(settings, clock=SystemClock(), random=random.random)
@@ -196,6 +198,7 @@ class GatewayReplica:
         await self._gateway.close()
         if self._cache is not None:
             await self._cache.close()
+        self._process.ended()
 
     async def __del__(self) -> None:
         if hasattr(self, "_sigterm"):

@@ -19,6 +19,9 @@ PACKAGES = ("serving", "models", "fallbacks", "loadtests")
 
 PURE = (
     "fallbacks/*.py",
+    "loadtests/alerts/judging.py",
+    "loadtests/alerts/queries.py",
+    "loadtests/alerts/rules.py",
     "loadtests/chaos/composed.py",
     "loadtests/chaos/durations.py",
     "loadtests/chaos/faults.py",

@@ -255,6 +255,34 @@ def test_what_is_no_canary_any_more_has_no_weight(folder: Path) -> None:
     assert samples(run_in(folder / "b", FLUSH + "canaries.clear(); reported.flush()" + RENDER))[weight] == 0
 
 
+PROCESS = """
+process = ProcessMetrics("replica", "m", "v1")
+process.began()
+if sys.argv[2] == "in good order":
+    process.ended()
+"""
+
+
+def test_a_process_that_began_and_neither_runs_nor_ended_in_good_order_has_died(folder: Path) -> None:
+    run_in(folder, PROCESS, "in good order")
+    run_in(folder, PROCESS, "by a signal")
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAD + PROCESS + WAIT, str(folder), "not yet"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as alive:
+        assert alive.stdout is not None
+        assert alive.stdout.readline() == "there\n"
+        run_in(folder, "forget_dead_processes(folder)")
+        shown = samples(run_in(folder, RENDER))
+        alive.communicate("")
+    of = '{kind="replica",model="m",version="v1"}'
+    assert shown[f"holdfast_process_starts_total{of}"] == 3
+    assert shown[f"holdfast_process_ends_total{of}"] == 1
+    assert shown[f"holdfast_processes{of}"] == 1
+
+
 def test_the_folder_must_be_chosen_before_prometheus_client_is_imported(folder: Path) -> None:
     program = (
         "import prometheus_client\ntry:\n    open_metrics(folder / 'other')\nexcept RuntimeError as e:\n    print(e)"
