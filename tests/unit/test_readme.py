@@ -26,7 +26,7 @@ DOCUMENTS = (
     "docs/operations.md",
     "docs/resilience.md",
     "docs/rollouts.md",
-    "docs/runbooks/disaster-recovery.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs/runbooks").glob("*.md")),
     "docs/settings.md",
 )
 SHELL = frozenset({"sh", "bash", "shell"})

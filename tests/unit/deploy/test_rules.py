@@ -45,7 +45,7 @@ def test_a_metric_or_label_that_there_is_not_would_be_found() -> None:
 def callers_own() -> set[str]:
     """Outcomes of inferences that are their callers' doing, as the table of failures has it."""
     rows = {error.code: row for error, row in FAILURES.items()}
-    counted = {"invalid_request", "model_not_found", "payload_too_large"}
+    counted = {"input_quality", "invalid_request", "model_not_found", "payload_too_large"}
     assert all(not (row.counts or row.bad or row.may_fall_back) for code, row in rows.items() if code in counted)
     return counted
 
@@ -67,6 +67,7 @@ def test_every_other_code_of_an_error_counts_as_one() -> None:
     before_or_after = {  # never the outcome of a request for a model; or, the last one, an error whoever is to blame
         *("unknown_route", "method_not_allowed", "unsupported_encoding", "not_authorized", "foreign_origin"),
         *("load_failed", "rollout_not_found", "rollout_refused", "rollouts_unavailable", "no_answer"),
+        *("breaker_not_open", "incident_not_found", "incidents_unavailable"),
     }
     assert theirs - before_or_after == callers_own()
     assert before_or_after <= codes
