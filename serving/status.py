@@ -45,6 +45,7 @@ def gateway_status(
         },
         "unavailable": dict(gateway.table.unavailable),
         "withdrawn": dict(gateway.table.withdrawn),
+        "coming": list(gateway.table.coming),
         "cache": None if cache is None else cache.stats()._asdict(),
         "incidents": None if incidents is None else _incidents(incidents),
     }
