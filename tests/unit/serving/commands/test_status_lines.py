@@ -46,7 +46,8 @@ def test_calm_is_said_in_few_lines() -> None:
 def test_in_an_outage_the_reasons_come_first_and_then_where_each_is_seen() -> None:
     lines = shown(outage())
     assert lines[0].startswith("● bad ")
-    assert lines[1] == "  ✗ digits: 12 % of the requests get an error (mostly no_answer)"
+    assert lines[1] == "  ✗ orientation: no version is served (v2: model.onnx: wrong digest)"
+    assert lines[2] == "  ✗ digits: 12 % of the requests get an error (mostly no_answer)"
     text = said(outage())
     for part in (
         "gateways 1 of 2 take requests (8101), table 7",
