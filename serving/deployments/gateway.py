@@ -39,6 +39,7 @@ class GatewayReplica:
 
     async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         from serving.admin.guard import Guard
+        from serving.admin.page.routes import PageRoutes
         from serving.admin.routes import AdminRoutes
         from serving.admin.token import TokenFile
         from serving.cache_setup import open_cache
@@ -83,7 +84,7 @@ class GatewayReplica:
             settings,
             self._gateway,
             registry=registry,
-            doors=(admin, self._live.routes),
+            doors=(admin, self._live.routes, PageRoutes()),
             metrics_dir=metrics_dir(run_dir),
             cache=self._cache,
             hear=self._live.hear,

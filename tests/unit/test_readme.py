@@ -22,6 +22,7 @@ DOCUMENTS = (
     "docs/adr/README.md",
     "docs/api.md",
     "docs/metrics.md",
+    "docs/operations.md",
     "docs/resilience.md",
     "docs/rollouts.md",
     "docs/settings.md",
