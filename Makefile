@@ -14,12 +14,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help env models serve test page lint lint-style lint-types lint-imports check bench resilience rollouts chaos docs lock clean
+.PHONY: help env models serve test page lint lint-style lint-types lint-imports check bench resilience rollouts
+.PHONY: chaos chaos-broken soak docs lock clean
 
 help: ## list what can be done (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  ARGS=... is handed on by serve, test, page, bench, resilience, rollouts and chaos: make test ARGS='-k frames'"
+	@echo "  ARGS=... is handed on by serve, test, page, bench, resilience, rollouts, chaos, chaos-broken and soak:"
+	@echo "  make test ARGS='-k frames'"
 
 # Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
 env: $(VENV)/.project ## create .venv from requirements.lock and install the project into it
@@ -77,7 +79,7 @@ check: env ## lint, then test: what CI runs
 	@$(MAKE) lint
 	@$(MAKE) test
 
-bench: env ## measure speed and cost beside other systems (needs wrk, takes most of an hour; ARGS go to `run`)
+bench: env ## measure speed and cost beside other systems (needs wrk, takes half an hour; ARGS go to `run`)
 	@$(BIN)/python -m loadtests.bench setup
 	@$(BIN)/python -m loadtests.bench run $(ARGS)
 	@$(BIN)/python -m loadtests.bench report
@@ -91,14 +93,21 @@ rollouts: env models ## roll good and bad versions out under load and print what
 chaos: env models ## run all chaos scenarios and print which held (some 20 minutes; ARGS='--only haproxy_killed --seed 7')
 	@$(BIN)/python -m loadtests.chaos all --store $(STORE) $(ARGS)
 
+soak: env models ## half an hour of steady load and random faults: nothing may fail, nothing may grow (ARGS='--minutes 5')
+	@$(BIN)/python -m loadtests.chaos run soak --store $(STORE) $(ARGS)
+
+chaos-broken: env models ## switch each protection off and see whether its chaos scenario notices (some 10 minutes)
+	@$(BIN)/python -m loadtests.chaos broken --store $(STORE) $(ARGS)
+
 # Written beside and moved: a generator that fails leaves the page as it was.
-docs: env ## write docs/settings.md, docs/rollouts.md and their JSON Schemas from the types
+docs: env ## write docs/settings.md, rollouts.md, their JSON Schemas and scenarios.md from their sources
 	@$(BIN)/python -m serving.settings_doc >docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 	@$(BIN)/python -m serving.settings_doc --schema >docs/settings.schema.json.new \
 	    && mv docs/settings.schema.json.new docs/settings.schema.json
 	@$(BIN)/python -m serving.rollout_doc >docs/rollouts.md.new && mv docs/rollouts.md.new docs/rollouts.md
 	@$(BIN)/python -m serving.rollout_doc --schema >docs/rollout.schema.json.new \
 	    && mv docs/rollout.schema.json.new docs/rollout.schema.json
+	@$(BIN)/python -m loadtests.chaos.doc >docs/scenarios.md.new && mv docs/scenarios.md.new docs/scenarios.md
 
 # Written beside the lock and moved over it only when it is fit for every machine: no local build of torch,
 # no CUDA packages. pip must be able to find a CPU build of torch here.

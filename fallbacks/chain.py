@@ -14,7 +14,14 @@ from models.inference import InferenceRequest, Tensors
 
 
 class Unusable(Exception):
-    """A strategy has no answer to this question; the text says why."""
+    """A strategy has no answer to this question; the text says why.
+
+    ``by_input``: it may be the question's own doing, for whoever was asked has failed at computing an answer.
+    """
+
+    def __init__(self, reason: str, *, by_input: bool = False) -> None:
+        super().__init__(reason)
+        self.by_input = by_input
 
 
 class Exhausted(Exception):
@@ -28,12 +35,14 @@ class Exhausted(Exception):
 class Question(NamedTuple):
     """A request that the model couldn't answer. ``deadline`` in monotonic seconds.
 
-    One that was ``shed`` may only have what has nothing else to do: its load shall not be carried elsewhere.
+    One that was ``shed`` may only have what has nothing else to do: its load shall not be carried elsewhere. One that
+    is ``suspect`` has been failed at in a way that may be its own doing.
     """
 
     request: InferenceRequest
     deadline: float
     shed: bool = False
+    suspect: bool = False
 
 
 class Degraded(NamedTuple):
@@ -88,6 +97,8 @@ class Chain:
             except Unusable as unusable:
                 self.unusable[strategy.name] += 1
                 reasons.append(f"{strategy.name}: {unusable}")
+                if unusable.by_input:
+                    question = question._replace(suspect=True)
             except Exception as error:  # noqa: BLE001  # a defect of one strategy mustn't keep the next from answering
                 self.unusable[strategy.name] += 1
                 reasons.append(f"{strategy.name}: {type(error).__name__}: {error}")

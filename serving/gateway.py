@@ -18,7 +18,7 @@ from models.manifest import Manifest
 from serving.cache.tiers import PredictionCache
 from serving.canaries import Canaries
 from serving.clock import Clock
-from serving.errors import ModelNotFound
+from serving.errors import ModelNotFound, ReplicaUnavailable, RequestError
 from serving.model_settings import ModelSettings
 from serving.plans import Planner
 from serving.request.admission import Admission
@@ -86,11 +86,10 @@ class Gateway:
     # Routing
 
     def route(self, model: str, version: str | None) -> Plan:
-        """Raises ``ModelNotFound``."""
+        """Raises ``ModelNotFound``, and ``ReplicaUnavailable`` if what is asked for is still to come."""
         plan = self._plans.get((model, version))
         if plan is None:
-            self.version(model, version)  # says what it is that isn't there
-            raise ModelNotFound(f"model '{model}' isn't served here")
+            raise self._missing(model, version)
         return plan
 
     def _find(self, model: str, version: str | None) -> Version | None:
@@ -98,12 +97,23 @@ class Gateway:
         return None if route is None else self._versions.get((model, version or route.stable))
 
     def version(self, model: str, version: str | None = None) -> Version:
-        """The served version that answers for ``model``; raises ``ModelNotFound``."""
-        name = self._table.resolve(model, version)
-        found = self._versions.get((model, name))
-        if found is None:  # the table only names what `apply` has built
-            raise ModelNotFound(f"model '{model}' version '{name}' isn't loaded here")
+        """The served version that answers for ``model``; raises what ``route`` raises."""
+        found = self._find(model, version)
+        if found is None:
+            raise self._missing(model, version)
         return found
+
+    def _missing(self, model: str, version: str | None) -> RequestError:
+        """Why nothing answers for it here. What is going to, it is worth coming again for."""
+        newest = self._newest
+        if newest is None:
+            return ReplicaUnavailable("this gateway doesn't know yet what is served")
+        try:
+            name = newest.resolve(model, version)
+        except ModelNotFound as error:
+            wished = f"model '{model}'" if version is None else f"model '{model}' version '{version}'"
+            return ReplicaUnavailable(f"{wished} isn't up yet") if newest.comes(model, version) else error
+        return ReplicaUnavailable(f"model '{model}' version '{name}' isn't up here yet")
 
     def settings_of(self, model: str) -> ModelSettings:
         """How a model is served; one that the settings don't name, with the defaults."""
@@ -130,7 +140,10 @@ class Gateway:
 
     @property
     def accepting(self) -> bool:
-        """Whether HAProxy should send requests here: all of a table has been in force, and we aren't leaving."""
+        """Whether HAProxy should send requests here: all of a table has been in force, and we aren't leaving.
+
+        A table that only says what is coming is none yet.
+        """
         return self._served_once and not self.draining
 
     def split_of(self, model: str) -> Split | None:
@@ -190,7 +203,7 @@ class Gateway:
         self.take(table)
         while under_way := [task for task in self._building.values() if not task.done()]:
             await asyncio.wait(under_way)
-        self._served_once = True
+        self._note_served()
         return self._generation
 
     def take(self, table: RoutingTable) -> None:
@@ -206,7 +219,11 @@ class Gateway:
             self._route_by(table)
         if table.generation == self._generation:
             self._bring()
-        self._served_once |= not self._building
+        self._note_served()
+
+    def _note_served(self) -> None:
+        table = self._newest or EMPTY
+        self._served_once |= not self._building and bool(table.models or not table.coming)
 
     async def close(self) -> None:
         """Give up every lane and connection."""
@@ -258,7 +275,7 @@ class Gateway:
     def _built(self, wanted: _Wanted, task: asyncio.Task[None]) -> None:
         if self._building.get(wanted) is task:
             del self._building[wanted]
-            self._served_once |= not self._building
+            self._note_served()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the routing table couldn't be put in force", exc_info=error)
 
@@ -333,7 +350,7 @@ class Gateway:
         mirroring: set[Mirror] = set()
         for settings in self._settings.models:
             manifest = self._unserved.get(settings.name)
-            if manifest is None or not _only_falls_back(settings, self._table):
+            if manifest is None or not settings.fallback or self._any_here(settings.name):
                 continue
             plans[settings.name, None] = self.planner.of_model(settings, manifest).plan(None, settings.stable_version)
         for name, route in self._table.models.items():
@@ -375,6 +392,9 @@ class Gateway:
                 found.lane.waiting_elsewhere = waiting_at(plan.admission, 1.0 - weight)
             elif split is not None and version == split.version:
                 found.lane.waiting_elsewhere = waiting_at(plan.admission, weight)
+
+    def _any_here(self, model: str) -> bool:
+        return any(name == model for name, _ in self._versions)
 
     def _serves(self, name: tuple[str, str], digest: str | None) -> bool:
         version = self._versions.get(name)

@@ -6,7 +6,9 @@ Not here: parts that hang (``serving.watchdog``); a replica that is merely busy 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 from serving.channel.reports import Reports
@@ -20,8 +22,14 @@ class Unhealthy(Exception):
     """The replica should be replaced. The text says why."""
 
 
+def own_memory_mb() -> float:
+    """What this process alone has in memory: neither files nor what it shares with others."""
+    _, resident, shared = Path("/proc/self/statm").read_text().split()[:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 class ReplicaHealth:
-    """A golden prediction in time, and gateways that send it work."""
+    """A golden prediction in time, gateways that send it work, and no more memory than it may have."""
 
     def __init__(
         self,
@@ -31,12 +39,16 @@ class ReplicaHealth:
         busy: Callable[[], bool],
         replace_after_s: float,
         clock: Clock,
+        max_memory_mb: int | None = None,
+        memory_mb: Callable[[], float] = own_memory_mb,
     ) -> None:
         self._golden = golden
         self._busy = busy
         self._reports = reports
         self._replace_after_s = replace_after_s
         self._clock = clock
+        self._max_memory_mb = max_memory_mb
+        self._memory_mb = memory_mb
         self._checking: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
@@ -47,6 +59,8 @@ class ReplicaHealth:
         ejected_s = self._reports.ejected_s(self._clock.monotonic())
         if ejected_s > self._replace_after_s:
             raise Unhealthy(f"every gateway has had this replica ejected for {ejected_s:.1f} s")
+        if self._max_memory_mb is not None and (mb := self._memory_mb()) > self._max_memory_mb:
+            raise Unhealthy(f"it holds {mb:.0f} MB, more than max_memory_mb allows ({self._max_memory_mb})")
         if self._checking is None:
             self._checking = asyncio.get_running_loop().create_task(self._check_golden())
         done, _ = await asyncio.wait([self._checking], timeout=PATIENCE_S)

@@ -16,6 +16,7 @@ HANG_TIMEOUT_MIN_MS = 5_000
 """Unless a setting says otherwise, nothing is taken for hung earlier."""
 
 Positive = Annotated[int, Meta(ge=1)]
+Megabytes = Annotated[int, Meta(ge=64, le=1 << 24)]
 Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Share = Annotated[float, Meta(gt=0, le=1)]
@@ -234,6 +235,13 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             description="A replica whose loop, or whose model in one run, takes longer than this is replaced, whatever "
             "time its requests have. Left out: `retry.attempt_timeout_ms` or half of `timeout_ms` (all of it without "
             "`retry`), and at least 5000."
+        ),
+    ] = None
+    max_memory_mb: Annotated[
+        Megabytes | None,
+        Meta(
+            description="A replica that holds more memory of its own than this is replaced, after it has finished what "
+            "it has; its siblings go on. Left out: nobody looks.",
         ),
     ] = None
     max_batch_rows: Annotated[

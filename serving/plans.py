@@ -28,6 +28,7 @@ from serving.protocol.decode import RequestDecoder
 from serving.request.admission import Admission, Permit, admission_limits
 from serving.request.attempts import Exchange
 from serving.request.deadline import Deadlines
+from serving.request.failures import failure_of
 from serving.request.memory import Memory
 from serving.request.pipeline import Canary, Plan, ServedVersion
 from serving.request.priority import LOW
@@ -172,9 +173,10 @@ async def ask_version(served: ServedVersion, question: Question, admission: Admi
     try:
         if admission is not None and (permit := admission.try_admit(LOW, question.deadline)) is None:
             raise Unusable("it has enough to do with its own callers")
-        return await served.attempts.answer(Exchange(question.request, question.deadline, has_fallback=True))
+        exchange = Exchange(question.request, question.deadline, has_fallback=True, suspect=question.suspect)
+        return await served.attempts.answer(exchange)
     except RequestError as error:
-        raise Unusable(error.message) from None
+        raise Unusable(error.message, by_input=failure_of(error).by_input) from None
     finally:
         if permit is not None:
             permit.ignored()

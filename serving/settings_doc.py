@@ -41,7 +41,14 @@ wants to find there, `holdfast env` prints. [settings.schema.json](settings.sche
 Beyond it, the ports must differ, every gateway needs one of its own, and `stable` must be one of `versions`.
 """
 _TABLE: Final = "| Setting | Type | Default | Unit | Meaning |\n|---|---|---|---|---|\n"
-_UNITS: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "bytes": "bytes", "rows": "rows"}
+_UNITS: Final = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "bytes": "bytes",
+    "rows": "rows",
+    "mb": "megabytes",
+}
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _CHOICE: Final = re.compile(r"\^\((\w+(?:\|\w+)+)\)\$")
 

@@ -42,6 +42,7 @@ def gateway_status(gateway: Gateway, *, cache: PredictionCache | None, clock: Cl
         },
         "unavailable": dict(gateway.table.unavailable),
         "withdrawn": dict(gateway.table.withdrawn),
+        "coming": list(gateway.table.coming),
         "cache": None if cache is None else cache.stats()._asdict(),
     }
 

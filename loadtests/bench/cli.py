@@ -14,6 +14,7 @@ from types import FrameType
 from loadtests.bench import install, machine, measure, plot, report, wrk
 from loadtests.bench.errors import BenchError
 from loadtests.bench.lineup import SYSTEMS
+from loadtests.bench.plan import Plan
 from loadtests.bench.report import OURS
 from loadtests.bench.results import Failure, Results
 from loadtests.bench.server import busy_ports
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         *("--repeat", "--rounds"), type=_positive, default=3, metavar="N", help="rounds; medians are reported (3)"
     )
-    run.add_argument("--seconds", type=_positive, default=5, help="for each figure (5)")
+    run.add_argument("--seconds", type=_positive, default=3, help="for each figure (3)")
     run.add_argument("--payloads", type=_payloads, default=tuple(PAYLOADS.values()), metavar="NAME,NAME", help=_KNOWN)
     run.add_argument("--c", type=_counts, metavar="N,N", help="connections; default: what suits each payload")
     run.add_argument("--only", type=_systems, default=SYSTEMS, metavar="NAME,NAME", help="default: all")
@@ -135,7 +136,7 @@ def _run(arguments: argparse.Namespace) -> int:
     busy = busy_ports(sorted({port for system in arguments.only for port in system.ports(place)}))
     if busy:
         raise BenchError(f"port {', '.join(map(str, busy))} of 127.0.0.1 is in use; choose others with --port-base")
-    plan = measure.Plan(
+    plan = Plan(
         place=place,
         systems=arguments.only,
         repeat=arguments.repeat,
@@ -144,7 +145,7 @@ def _run(arguments: argparse.Namespace) -> int:
             replace(payload, connections=arguments.c or payload.connections) for payload in arguments.payloads
         ),
     )
-    _say(f"about {plan.minutes:.0f} minutes")
+    _say(f"about {plan.expected_s / 60:.0f} minutes")
     results = _measured(plan)
     _say(f"results: {place.work / 'results.json'}")
     failed = sorted({failure.system for failure in results.failures})
@@ -153,7 +154,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(plan: measure.Plan) -> Results:
+def _measured(plan: Plan) -> Results:
     """Saves after every figure, so that an interrupted run leaves what it has."""
     results = Results(
         started=datetime.now(UTC).isoformat(timespec="seconds"),

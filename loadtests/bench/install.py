@@ -40,7 +40,11 @@ VENVS = {
         no_deps=("nvidia-pytriton==0.7.0",),
         report=("nvidia-pytriton", "onnxruntime", "numpy"),
     ),
-    "mlserver": Venv(pins=("mlserver==1.7.1", ONNXRUNTIME), report=("mlserver", "onnxruntime")),
+    "mlserver": Venv(
+        # Its workers don't start with uvloop 0.22 and later: https://github.com/SeldonIO/MLServer/issues/2286
+        pins=("mlserver==1.7.1", "uvloop==0.21.0", "httptools==0.9.0", ONNXRUNTIME),
+        report=("mlserver", "uvloop", "onnxruntime"),
+    ),
     "litserve": Venv(pins=("litserve==0.2.19", ONNXRUNTIME, "numpy"), report=("litserve", "onnxruntime")),
     "bento": Venv(pins=("bentoml==1.4.39", ONNXRUNTIME, *_WEB), report=("bentoml", "onnxruntime")),
     "ray": Venv(pins=("ray[serve]==2.60.0", ONNXRUNTIME, "numpy", *_WEB), report=("ray", "onnxruntime")),

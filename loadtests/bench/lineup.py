@@ -6,13 +6,17 @@ tried briefly, or not at all, is said so: these are our choices, and whoever kno
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from loadtests.bench import systems
 from loadtests.bench.systems import Choice, System
 from loadtests.bench.workloads import PAYLOADS, Form
 
 _SAME = Choice("ONNX Runtime with one thread on the CPU, the same release and the same models as everywhere")
-_ONE_ROW = Choice("batching only for the tiny model; what it would do for the others was not tried")
+_ONE_ROW = Choice(
+    "batching only for the tiny model: eight images in one run of the model take as long as eight runs (in-process, "
+    "below each picture), and of the wide model's time nearly all goes into reading JSON, request by request"
+)
 
 
 def _paths(pattern: str, **special: str) -> Mapping[str, str]:
@@ -26,31 +30,37 @@ _PLAIN = _paths("/{}")
 _MLSERVER = (
     _SAME,
     Choice(
-        "parallel_workers 0, inference in the server's own process: 1 failed to start in the one trial, with the "
-        "uvloop that pip chose; an older uvloop was not tried",
-        "https://docs.seldon.ai/mlserver/user-guide/parallel-inference",
-    ),
-    Choice(
-        "debug, access log, gzip and metrics are off", "https://docs.seldon.ai/mlserver/reference/mlserver-settings"
+        "debug, access log, gzip and metrics are off; uvloop 0.21, for with later ones its workers don't start",
+        "https://github.com/SeldonIO/MLServer/issues/2286",
     ),
     Choice(
         "images as base64 (BYTES): its REST interface has no binary tensors; its gRPC has, and isn't measured",
         "https://docs.seldon.ai/mlserver/user-guide/content-type",
     ),
 )
+_MLSERVER_BATCHING = Choice(
+    "max_batch_size 64, max_batch_time 1 ms", "https://docs.seldon.ai/mlserver/user-guide/adaptive-batching"
+)
+_MLSERVER_PARALLEL = "https://docs.seldon.ai/mlserver/user-guide/parallel-inference"
+# Where it says so is the docstring of LitServer.run, which that page is made of.
+_LITSERVE_SERVERS = "https://lightning.ai/docs/litserve/api-reference/litserver"
 _LITSERVE = (
     _SAME,
-    _ONE_ROW,
     Choice(
-        "fast_queue (ZeroMQ), meant for more than 100 requests a second; one worker a model, one API server",
+        "fast_queue (ZeroMQ), meant for more than 100 requests a second; one worker a model",
         "https://lightning.ai/docs/litserve/api-reference/litserver",
     ),
+    Choice("uvloop and httptools; log level warning, so no access log", "https://www.uvicorn.org/settings/"),
     Choice("images as a raw body, which decode_request's annotation asks FastAPI for: it has no binary tensors"),
+)
+_LITSERVE_ONE = Choice("num_api_servers 1, as many as a model has workers", _LITSERVE_SERVERS)
+_LITSERVE_BATCHING = Choice(
+    "max_batch_size 64, batch_timeout 1 ms", "https://lightning.ai/docs/litserve/features/batching"
 )
 _BENTO = (
     _SAME,
     Choice(
-        "one worker; access log, metrics and monitoring are off",
+        "access log, metrics and monitoring are off; uvloop and httptools",
         "https://docs.bentoml.com/en/latest/reference/bentoml/configurations.html",
     ),
     Choice(
@@ -58,11 +68,16 @@ _BENTO = (
         "https://docs.bentoml.com/en/latest/build-with-bentoml/asgi.html",
     ),
 )
+_BENTO_BATCHING = Choice(
+    "max_batch_size 64; the batch window is BentoML's own to choose",
+    "https://docs.bentoml.com/en/latest/guides/adaptive-batching.html",
+)
+_BENTO_WORKERS = "https://docs.bentoml.com/en/latest/build-with-bentoml/parallelize-requests.html"
 _RAY_TUNED = (
     _SAME,
     Choice(
         "RAY_SERVE_ENABLE_HA_PROXY and RAY_SERVE_THROUGHPUT_OPTIMIZED",
-        "https://docs.ray.io/en/master/cluster/kubernetes/user-guides/kuberay-serve-high-throughput.html",
+        "https://docs.ray.io/en/master/kuberay/user-guides/serve-high-throughput.html",
     ),
     Choice("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH 64 MiB: eight images don't fit into Ray's default"),
     Choice(
@@ -70,6 +85,15 @@ _RAY_TUNED = (
         "https://docs.ray.io/en/latest/serve/advanced-guides/performance.html",
     ),
 )
+
+# Systems with the same launch are the same server, and share its start.
+_mlserver_in_process = partial(systems.mlserver, workers=0)
+_mlserver_worker = partial(systems.mlserver, workers=1)
+_litserve = partial(systems.litserve, options=("--fast-queue",))
+_litserve_servers = partial(systems.litserve, options=("--fast-queue", "--servers", "2"))
+_litserve_single = partial(systems.litserve, options=("--fast-queue", "--single"))
+_bento = partial(systems.bento, workers=1)
+_bento_workers = partial(systems.bento, workers=2)
 
 SYSTEMS = (
     System(
@@ -82,70 +106,89 @@ SYSTEMS = (
     ),
     System(
         name="mlserver",
-        settings="adaptive batching of the tiny model",
-        launch=systems.mlserver,
+        settings="inference in the server's own process, adaptive batching of the tiny model",
+        launch=_mlserver_in_process,
+        ports=lambda place: [place.port(400)],
+        paths=_V2,
+        binary_form=Form.BASE64,
+        choices=(*_MLSERVER, Choice("parallel_workers 0", _MLSERVER_PARALLEL), _MLSERVER_BATCHING, _ONE_ROW),
+    ),
+    System(
+        name="mlserver_single",
+        settings="the same without batching: nobody waits for company",
+        launch=_mlserver_in_process,
+        ports=lambda place: [place.port(400)],
+        paths={"mlp": "/v2/models/mlp_single/infer"},
+        choices=(*_MLSERVER, Choice("parallel_workers 0", _MLSERVER_PARALLEL)),
+    ),
+    System(
+        name="mlserver_worker",
+        settings="as mlserver, but inference in a process of its own",
+        launch=_mlserver_worker,
         ports=lambda place: [place.port(400)],
         paths=_V2,
         binary_form=Form.BASE64,
         choices=(
             *_MLSERVER,
+            Choice("parallel_workers 1, the default", _MLSERVER_PARALLEL),
+            _MLSERVER_BATCHING,
             _ONE_ROW,
-            Choice(
-                "max_batch_size 64, max_batch_time 1 ms",
-                "https://docs.seldon.ai/mlserver/user-guide/adaptive-batching",
-            ),
         ),
     ),
     System(
-        name="mlserver_single",
-        settings="the same without batching: nobody waits for company",
-        launch=systems.mlserver,
-        ports=lambda place: [place.port(400)],
-        paths={"mlp": "/v2/models/mlp_single/infer"},
-        choices=_MLSERVER,
+        name="litserve",
+        settings="one API server, batching of the tiny model",
+        launch=_litserve,
+        ports=lambda place: [place.port(500)],
+        paths=_PLAIN,
+        binary_form=Form.RAW,
+        choices=(*_LITSERVE, _LITSERVE_ONE, _LITSERVE_BATCHING, _ONE_ROW),
     ),
     System(
-        name="litserve",
-        settings="batching of the tiny model",
-        launch=systems.litserve,
+        name="litserve_single",
+        settings="the same without batching",
+        launch=_litserve_single,
+        ports=lambda place: [place.port(500)],
+        paths={"mlp": "/mlp"},
+        choices=(*_LITSERVE, _LITSERVE_ONE),
+    ),
+    System(
+        name="litserve_servers",
+        settings="as litserve, but with two API servers",
+        launch=_litserve_servers,
         ports=lambda place: [place.port(500)],
         paths=_PLAIN,
         binary_form=Form.RAW,
         choices=(
             *_LITSERVE,
-            Choice("max_batch_size 64, batch_timeout 1 ms", "https://lightning.ai/docs/litserve/features/batching"),
+            Choice("num_api_servers 2, for two cores", _LITSERVE_SERVERS),
+            _LITSERVE_BATCHING,
+            _ONE_ROW,
         ),
-    ),
-    System(
-        name="litserve_single",
-        settings="the same without batching",
-        launch=systems.litserve_single,
-        ports=lambda place: [place.port(500)],
-        paths={"mlp": "/mlp"},
-        choices=_LITSERVE,
     ),
     System(
         name="bento",
-        settings="adaptive batching of the tiny model",
-        launch=systems.bento,
+        settings="one worker, adaptive batching of the tiny model",
+        launch=_bento,
         ports=lambda place: [place.port(600)],
         paths=_PLAIN,
-        choices=(
-            *_BENTO,
-            _ONE_ROW,
-            Choice(
-                "max_batch_size 64; the batch window is BentoML's own to choose",
-                "https://docs.bentoml.com/en/latest/guides/adaptive-batching.html",
-            ),
-        ),
+        choices=(*_BENTO, _BENTO_BATCHING, _ONE_ROW),
     ),
     System(
         name="bento_single",
         settings="the same without batching, as a coroutine: no thread between",
-        launch=systems.bento,
+        launch=_bento,
         ports=lambda place: [place.port(600)],
         paths={"mlp": "/mlp_single"},
         choices=_BENTO,
+    ),
+    System(
+        name="bento_workers",
+        settings="two workers, each with HTTP and the models: twice as many models as the others have; no batching",
+        launch=_bento_workers,
+        ports=lambda place: [place.port(600)],
+        paths=_paths("/{}", mlp="/mlp_single"),
+        choices=(*_BENTO, Choice("workers 2, for two cores", _BENTO_WORKERS)),
     ),
     System(
         name="rayserve",

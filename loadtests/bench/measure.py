@@ -3,54 +3,21 @@
 import http.client
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench import process_tree, wrk
 from loadtests.bench.errors import BenchError
 from loadtests.bench.install import PEERS
+from loadtests.bench.plan import WARM_UP_S, Plan, Progress
 from loadtests.bench.results import Failure, Sample
 from loadtests.bench.server import Server
-from loadtests.bench.systems import READY_TIMEOUT_S, Place, System
+from loadtests.bench.systems import READY_TIMEOUT_S, System
 from loadtests.bench.workloads import IN_PROCESS, Body, Payload, complaint, post, write_body
 
-WARM_UP_S = 2
 WARM_UP_CONNECTIONS = 32
 IN_PROCESS_FROM = "orientation"  # the model whose own time is worth knowing
-START_AND_STOP_S = 15  # a guess, for the estimate: Ray takes longest
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one run does."""
-
-    place: Place
-    systems: Sequence[System]
-    repeat: int
-    seconds: int
-    payloads: Sequence[Payload]
-
-    def measured_with(self, system: System) -> list[Payload]:
-        return [payload for payload in self.payloads if payload.name in system.paths]
-
-    def in_round(self, number: int) -> list[System]:
-        """In the order of the table, and the other way round in every second round.
-
-        So a machine that grows slower during a round does as much harm to the first as to the last.
-        """
-        order = [system for system in self.systems if self.measured_with(system)]
-        return order if number % 2 else order[::-1]
-
-    @property
-    def minutes(self) -> float:
-        """About how long the run takes."""
-        seconds = 0
-        for system in self.systems:
-            own = self.measured_with(system)
-            figures = sum(len(payload.connections) for payload in own)
-            seconds += (START_AND_STOP_S + WARM_UP_S * len(own) + self.seconds * figures) if own else 0
-        return self.repeat * seconds / 60
 
 
 Event = Sample | Failure
@@ -59,11 +26,15 @@ Event = Sample | Failure
 def run(plan: Plan, say: Callable[[str], None]) -> Iterator[Event]:
     """Yields as it measures, so that an interrupted run leaves what it has."""
     process_tree.adopt_orphans()
+    progress = Progress(plan.expected_s, time.monotonic)
     for number in range(1, plan.repeat + 1):
         one = _Round(plan, number, say)
         yield from one.in_process()
-        for system in plan.in_round(number):
-            yield from one.measure(system)
+        for sharing in plan.in_round(number):
+            names = " and ".join(system.name for system in sharing)
+            say(f"round {number}/{plan.repeat}: {names} (about {progress.minutes_left:.0f} min left)")
+            yield from one.measure(sharing)
+            progress.done(plan.seconds_of(sharing))
 
 
 class _Round:
@@ -76,21 +47,25 @@ class _Round:
         self._work = plan.place.work
         self._expected: dict[str, list[float]] = json.loads((self._work / "expected.json").read_text())
 
-    def measure(self, system: System) -> Iterator[Event]:
-        self._title(system.name)
+    def measure(self, sharing: Sequence[System]) -> Iterator[Event]:
+        """One start of the server that `sharing` are. If it fails, whoever wasn't done with by then has failed."""
+        left = list(sharing)
         try:
-            with Server(system.name, system.launch(self._plan.place)) as server:
-                for payload in self._plan.measured_with(system):
-                    yield from self._load(server, system, payload)
+            with Server(sharing[0].name, sharing[0].launch(self._plan.place)) as server:
+                while left:
+                    for payload in self._plan.measured_with(left[0]):
+                        yield from self._load(server, left[0], payload)
+                    left.pop(0)
         except BenchError as error:
             self._say(f"  {error}")
-            yield Failure(self._number, system.name, str(error))
+            for system in left:
+                yield Failure(self._number, system.name, str(error))
 
     def in_process(self) -> Iterator[Sample]:
         """The model of the images in a plain loop, with nothing around it."""
         payloads = [payload for payload in self._plan.payloads if payload.model == IN_PROCESS_FROM]
         if payloads:
-            self._title(IN_PROCESS)
+            self._say(f"round {self._number}/{self._plan.repeat}: {IN_PROCESS}")
         program = [self._plan.place.program("base", "python"), str(PEERS / "inprocess.py")]
         for payload in payloads:
             arguments = [payload.model, str(self._work / f"{payload.name}.f32"), str(self._plan.seconds)]
@@ -122,7 +97,7 @@ class _Round:
         warm_up = min(WARM_UP_CONNECTIONS, payload.connections[-1])
         wrk.run(url, body, connections=warm_up, seconds=WARM_UP_S)
         for connections in payload.connections:
-            yield self._sample(server, url, body, payload=payload.name, connections=connections)
+            yield self._sample(server, system.name, url, body, payload=payload.name, connections=connections)
 
     def _find(self, server: Server, urls: Sequence[str], body: Body, expected: list[float]) -> str:
         """The first of `urls` that gives the right answer, as soon as one does."""
@@ -140,7 +115,7 @@ class _Round:
         server.wait(ask, timeout_s=READY_TIMEOUT_S)
         return right[0]
 
-    def _sample(self, server: Server, url: str, body: Body, *, payload: str, connections: int) -> Sample:
+    def _sample(self, server: Server, system: str, url: str, body: Body, *, payload: str, connections: int) -> Sample:
         before = process_tree.cpu_seconds(server.tree())
         with process_tree.PeakMemory(server.tree) as memory:
             load = wrk.run(url, body, connections=connections, seconds=self._plan.seconds)
@@ -150,7 +125,7 @@ class _Round:
         return self._said(
             Sample(
                 round=self._number,
-                system=server.name,
+                system=system,
                 workload=payload,
                 connections=connections,
                 requests=load.requests,
@@ -163,9 +138,6 @@ class _Round:
                 pss_mb=None if pss_bytes is None else pss_bytes / 1e6,
             )
         )
-
-    def _title(self, name: str) -> None:
-        self._say(f"round {self._number}/{self._plan.repeat}: {name}")
 
     def _said(self, sample: Sample) -> Sample:
         self._say(_line(sample))

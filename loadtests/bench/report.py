@@ -12,21 +12,44 @@ NOTHING = "-"
 _ABOUT = """\
 # Benchmarks
 
-Every system answers the same requests with the same ONNX models, one model worker each, one ONNX Runtime thread, all on
-one machine and in one run. wrk sends the requests over loopback from one thread and shares the cores with the server.
-Every system has to give the right numbers before it is measured. How each was set up, and why so, is at the end.
+Every system answers the same requests with the same ONNX models, one model worker each unless its row says otherwise,
+one ONNX Runtime thread, all on one machine and in one run. wrk sends the requests over loopback from one thread and
+shares the cores with the server. Every system has to give the right numbers before it is measured. How each was set up,
+and why so, is at the end, and before that what none of this can show.
 
-**Absolute figures drift** from machine to machine and from hour to hour on the same one. What counts are ratios within
-one run: all systems take their turn in every round, and a ratio is formed inside a round before the median is taken.
+**Timings are noisy, and absolute figures drift** from machine to machine and from hour to hour on the same one. What
+counts are ratios within one run: all systems take their turn in every round, every second round the other way round,
+and a ratio is formed inside a round before the median is taken. Where the brackets of a ratio reach over 1, or it is
+nearer to 1 than they are wide, it tells no difference.
+
 Run it yourself: `make bench`, or `python -m loadtests.bench setup`, then `run`, then `report --write-docs`, which
 writes this page.
 """
 
 _LEGEND = """\
 `c` is the number of connections, each with one request at a time. `failed` counts answers other than 2xx and broken
-connections, over all rounds. CPU is user and system time of the server and all the processes it started, memory is
-theirs too, with all models loaded: PSS counts a page that processes share once, RSS (the peak) once for each of them.
-Ratios are medians of the rounds, lowest and highest in brackets.
+connections, over all rounds. Ratios are medians of the rounds, lowest and highest in brackets.
+
+**CPU per request** is the user and system time (`/proc/PID/stat`) that the server and all the processes it started used
+during a load, divided by the requests it answered. What a system does in the background counts too, which weighs more
+the fewer requests there are; wrk doesn't count. **Memory** is of the same processes, with all models loaded: PSS
+(`smaps_rollup`, right after the load) counts a page that processes share once, RSS (the peak of samples every half
+second) once for each of them. Both are the highest of all rounds.
+"""
+
+_LIMITS = """\
+## What this can't show
+
+- **Other machines.** Few cores, shared with wrk: a busy server takes its time from the load generator and the other way
+  round. With more cores the order may change, above all for systems that scale by more processes. No GPU, no network.
+- **Speed at a given rate.** Each connection sends its next request when the last is answered, so a stall holds back
+  those who would have measured it, and latency at many connections is mostly waiting in line.
+- **The same work.** Holdfast and Triton check every tensor against the model's signature; the others do what their
+  scripts here do, which is less. Only Holdfast has breakers, retries and fallback, and all of them are on. Images
+  travel in the form that each system takes, see its settings.
+- **Triton at its best.** Its own ONNX Runtime backend, in C++, isn't in the wheel nvidia-pytriton; this is its Python
+  backend.
+- **Small differences.** A figure is a few seconds of load, and a round is minutes away from the next.
 """
 
 
@@ -42,6 +65,12 @@ class Section:
 
     def of(self, system: str, connections: int) -> Summary | None:
         return self.summaries.get((system, self.payload.name, connections))
+
+    def values(self, system: str, connections: int, figure: str) -> list[float]:
+        """Of each round that has one; a latency only where there were answers."""
+        own = [s for s in self.results.samples if (s.system, s.connections) == (system, connections)]
+        own = [s for s in own if s.workload == self.payload.name and (s.requests or not figure.endswith("_ms"))]
+        return [value for value in (getattr(s, figure) for s in own) if value is not None]
 
     def ratio(self, system: str, connections: int, figure: str, *, to: str, to_connections: int) -> Ratio | None:
         name = self.payload.name
@@ -68,7 +97,7 @@ def render(results: Results) -> str:
     parts = [_ABOUT, _where(results), _LEGEND]
     for section in sections(results):
         parts += [_head(section), _speed(section), _cost(section), _ratios(section)]
-    parts += [_failures(results), _how(results)]
+    parts += [_failures(results), _LIMITS, _how(results)]
     return "\n".join(part for part in parts if part)
 
 

@@ -16,7 +16,8 @@ from loadtests.bench import process_tree
 from loadtests.bench.errors import BenchError
 from loadtests.bench.process_tree import Process
 
-TERM_GRACE_S = 30.0  # Ray takes several seconds to take a cluster down in good order
+TERM_GRACE_S = 5.0
+CLUSTER_TERM_GRACE_S = 30.0  # Ray takes several seconds to take a cluster down in good order
 KILL_GRACE_S = 5.0
 PREPARE_TIMEOUT_S = 120
 POLL_S = 0.1
@@ -33,6 +34,7 @@ class Launch:
     ports: Sequence[int]
     temp_dir: Path | None = None
     before: Sequence[Sequence[str]] = field(default=())  # commands that must succeed first
+    term_grace_s: float = TERM_GRACE_S  # from SIGTERM to SIGKILL
 
 
 def make_temp_dir() -> Path:
@@ -151,7 +153,7 @@ class Server:
         members = {(p.pid, p.started) for p in self.tree()}
         self._process.terminate()
         try:
-            self._process.wait(TERM_GRACE_S)
+            self._process.wait(self._launch.term_grace_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(KILL_GRACE_S)

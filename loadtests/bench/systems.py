@@ -3,12 +3,12 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtests.bench.install import MODELS, PEERS, triton_server
-from loadtests.bench.server import Launch, make_temp_dir
+from loadtests.bench.server import CLUSTER_TERM_GRACE_S, Launch, make_temp_dir
 from loadtests.bench.workloads import Form
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,8 @@ def floor(place: Place) -> Launch:
     )
 
 
-def mlserver(place: Place) -> Launch:
+def mlserver(place: Place, *, workers: int = 0) -> Launch:
+    """With ``workers`` processes for inference; with none it happens in the server's own."""
     http, grpc, metrics = (place.port(offset) for offset in (400, 401, 402))
     settings = {
         "MLSERVER_HOST": "127.0.0.1",
@@ -92,7 +93,7 @@ def mlserver(place: Place) -> Launch:
         "MLSERVER_GRPC_PORT": str(grpc),
         "MLSERVER_METRICS_PORT": str(metrics),
         "MLSERVER_DEBUG": "false",
-        "MLSERVER_PARALLEL_WORKERS": "0",
+        "MLSERVER_PARALLEL_WORKERS": str(workers),
         "MLSERVER_GZIP_ENABLED": "false",
         "MLSERVER_METRICS_ENDPOINT": "",
         "PYTHONPATH": str(PEERS),  # what all peers share
@@ -101,37 +102,29 @@ def mlserver(place: Place) -> Launch:
         argv=[place.program("mlserver", "mlserver"), "start", "."],
         cwd=PEERS / "mlserver",
         env=place.env("mlserver", settings),
-        log=place.log("mlserver"),
+        log=place.log(f"mlserver_{workers}"),
         ports=[http, grpc, metrics],
     )
 
 
-def litserve(place: Place) -> Launch:
-    return _litserve(place)
-
-
-def litserve_single(place: Place) -> Launch:
-    return _litserve(place, "--single")
-
-
-def _litserve(place: Place, *options: str) -> Launch:
+def litserve(place: Place, *, options: Sequence[str]) -> Launch:
     port = place.port(500)
     return Launch(
-        argv=[place.program("litserve", "python"), "litserve_app.py", *options],
+        argv=[place.program("litserve", "python"), "litserve_app.py", "--port", str(port), *options],
         cwd=PEERS,
-        env=place.env("litserve", {"PORT": str(port)}),
+        env=place.env("litserve", {}),
         log=place.log("litserve"),
         ports=[port],
     )
 
 
-def bento(place: Place) -> Launch:
+def bento(place: Place, *, workers: int = 1) -> Launch:
     port = place.port(600)
     return Launch(
         argv=[place.program("bento", "bentoml"), *shlex.split(f"serve bento_app:Onnx --host 127.0.0.1 --port {port}")],
         cwd=PEERS,
-        env=place.env("bento", {"BENTOML_DO_NOT_TRACK": "True"}),
-        log=place.log("bento"),
+        env=place.env("bento", {"BENTOML_DO_NOT_TRACK": "True", "WORKERS": str(workers)}),
+        log=place.log(f"bento_{workers}"),
         ports=[port],
     )
 
@@ -175,6 +168,7 @@ def rayserve_default(place: Place) -> Launch:
         log=place.log("rayserve"),
         ports=[port],
         temp_dir=temp_dir,
+        term_grace_s=CLUSTER_TERM_GRACE_S,
     )
 
 
@@ -212,6 +206,7 @@ def _rayserve_tuned(place: Place, *options: str) -> Launch:
         log=place.log("rayserve_tuned"),
         ports=[port, stats],
         temp_dir=temp_dir,
+        term_grace_s=CLUSTER_TERM_GRACE_S,
     )
 
 
@@ -267,4 +262,5 @@ def holdfast(place: Place) -> Launch:
         ports=[place.port(10), *gateway_ports(place)],
         temp_dir=temp_dir,
         before=publish,
+        term_grace_s=CLUSTER_TERM_GRACE_S,
     )

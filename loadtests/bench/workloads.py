@@ -69,7 +69,7 @@ WIDE = Payload(
     model="wide",
     rows=1,
     shape=(100_000,),
-    connections=(1, 8, 32),
+    connections=(1, 8),
     title="100 000 numbers in JSON",
     about="One dense layer, FP32 [1,100000] to [1,10], 0.9 MB of JSON: reading the numbers costs far more than the "
     "model does.",
@@ -79,7 +79,7 @@ IMAGE_1 = Payload(
     model="orientation",
     rows=1,
     shape=IMAGE,
-    connections=(1, 4, 16),
+    connections=(1, 8),
     title="One image, binary",
     about=_IMAGES,
     binary=True,

@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from loadtests.chaos import library, table
+from loadtests.chaos import broken, composed, library, progress, table
+from loadtests.chaos.broken import Noticed
 from loadtests.chaos.one import Say
-from loadtests.chaos.run import THE_END, Failure, Plan, run
-from loadtests.chaos.spec import Scenario, ScenarioError
+from loadtests.chaos.protections import PROTECTIONS
+from loadtests.chaos.run import THE_END, Failure, Plan, run, scheduled
+from loadtests.chaos.spec import Scenario, ScenarioError, lasting
 from loadtests.chaos.table import Line
 from loadtests.report import cli as report
 from loadtests.resilience.errors import RunError
-from loadtests.resilience.setups import PROTECTIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,13 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "list":
             for scenario in library.everything():
-                print(f"{scenario.name:<26} {scenario.load.seconds:>4.0f} s  {scenario.title}")
+                alone = "  (alone)" if scenario.alone else ""
+                print(f"{scenario.name:<26} {scenario.load.seconds:>4.0f} s  {scenario.title}{alone}")
             return 0
-        chosen = library.everything() if options.command == "all" else [library.load(options.scenario)]
-        if options.command == "all" and options.only:
-            chosen = [library.load(name) for name in options.only.split(",")]
+        if options.command == "schedule":
+            print(_schedule(library.load(options.scenario), options.seed), end="")
+            return 0
         signal.signal(signal.SIGTERM, _interrupt)
-        return _work(chosen, options)
+        return _broken(options) if options.command == "broken" else _work(_chosen(options), options)
     except (ScenarioError, RunError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
@@ -42,13 +44,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
+def _chosen(options: argparse.Namespace) -> list[Scenario]:
+    if options.command == "all":
+        return [library.load(name) for name in options.only.split(",")] if options.only else library.together()
+    scenario = library.load(options.scenario)
+    seconds = options.seconds if options.minutes is None else options.minutes * 60
+    return [scenario if seconds is None else lasting(scenario, seconds)]
+
+
+def _schedule(scenario: Scenario, seed: int) -> str:
+    """As `run` would play it with this seed."""
+    return composed.text(composed.composed(scenario, seed, scheduled(scenario, seed)))
+
+
+def _broken(options: argparse.Namespace) -> int:
+    names = options.only.split(",") if options.only else list(PROTECTIONS)
+    if unknown := [name for name in names if name not in PROTECTIONS]:
+        raise RunError(f"there is no protection {unknown[0]!r}; there are {', '.join(PROTECTIONS)}")
+    plan = _plan((), options)
+    found = asyncio.run(_all_broken(plan, names, options.write_docs, _teller()))
+    print(f"\n{broken.in_a_terminal(found)}\nrecords are in {plan.out}")
+    return 0 if all(one.noticed for one in found) else 1
+
+
+async def _all_broken(plan: Plan, names: Sequence[str], page: Path | None, say: Say) -> list[Noticed]:
+    found: list[Noticed] = []
+    async with contextlib.aclosing(broken.broken(plan, names, say)) as results:
+        async for one in results:
+            title = f"{PROTECTIONS[one.protection].scenario} without {one.protection}"
+            print(f"\n{table.of_verdicts(title, one.verdicts)}\n", flush=True)
+            say(f"without {one.protection}: {'noticed' if one.noticed else 'NOT noticed'}{one.why and ', ' + one.why}")
+            found.append(one)
+            if page is not None:
+                broken.write(page, one)
+    return found
+
+
+def _teller() -> Say:
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:6.1f} s] {text}", flush=True)
 
-    plan = Plan(
+    return say
+
+
+def _plan(chosen: Sequence[Scenario], options: argparse.Namespace) -> Plan:
+    return Plan(
         scenarios=chosen,
         store=options.store,
         out=options.out or Path(".chaos") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
@@ -57,6 +99,11 @@ def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
         protection=options.without,
         keep=options.keep,
     )
+
+
+def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
+    plan = _plan(chosen, options)
+    say = _teller()
     lines = asyncio.run(_all(plan, say))
     print(f"\n{table.of_all(lines)}\nrecords are in {plan.out}")
     if folders := sorted(record.parent for record in plan.out.rglob("run.json")):
@@ -69,6 +116,9 @@ def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
 
 async def _all(plan: Plan, say: Say) -> list[Line]:
     lines: list[Line] = []
+    began, seconds = time.monotonic(), {each.name: each.load.seconds for each in plan.scenarios}
+    if len(plan.scenarios) > 1:
+        say(progress.at_first(list(seconds.values())))
     async with contextlib.aclosing(run(plan, say)) as results:
         async for result in results:
             if isinstance(result, Failure):
@@ -80,7 +130,9 @@ async def _all(plan: Plan, say: Say) -> list[Line]:
             lines.append(table.line(name, result.rows, result.verdicts))
             if len(plan.scenarios) > 1:
                 done = sum(each.name != THE_END for each in lines)
-                say(f"{done} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held")
+                played = sum(seconds.get(line.name, 0.0) for line in lines)
+                left = progress.left(time.monotonic() - began, played, sum(seconds.values()))
+                say(f"{done} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held{left}")
     return lines
 
 
@@ -97,15 +149,26 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="name all scenarios")
     one = commands.add_parser("run", help="run one, by name or by file")
     one.add_argument("scenario", metavar="NAME|FILE")
-    everything = commands.add_parser("all", help="run all, one after the other")
+    length = one.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, metavar="N", help="so long instead of as its file says")
+    length.add_argument("--minutes", type=float, metavar="N", help="the same in minutes")
+    everything = commands.add_parser("all", help="run all but those that are played alone, one after the other")
     everything.add_argument("--only", metavar="NAME,NAME", help="only these")
-    for command in (one, everything):
+    printed = commands.add_parser("schedule", help="print one with its seed played out, as a file that `run` takes")
+    printed.add_argument("scenario", metavar="NAME|FILE")
+    without = commands.add_parser("broken", help="switch each protection off and see whether its scenario notices")
+    without.add_argument("--only", metavar="NAME,NAME", help=f"only these of {', '.join(PROTECTIONS)}")
+    without.add_argument("--write-docs", type=Path, metavar="FILE", help="put its lines into this page (docs/chaos.md)")
+    without.set_defaults(at=None, without=None)
+    for command in (one, everything, printed, without):
         command.add_argument("--seed", type=int, default=0, metavar="N", help="decides when and who exactly (0)")
+    for command in (one, everything, without):
         command.add_argument("--out", type=Path, metavar="DIR", help="of the records (.chaos/MOMENT)")
         command.add_argument(
             "--store", type=Path, default=Path(".holdfast/models"), metavar="DIR", help="of the models"
         )
+        command.add_argument("--keep", action="store_true", help="leave the systems' folders with their logs in /tmp")
+    for command in (one, everything):
         command.add_argument("--without", choices=PROTECTIONS, help="switch it off: what it is for should fail then")
         command.add_argument("--at", metavar="URL", help="a system that is there already, on this machine")
-        command.add_argument("--keep", action="store_true", help="leave the systems' folders with their logs in /tmp")
     return parser

@@ -24,12 +24,18 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="fault"):
-    """`at` is when, after the load began; the seed moves it by up to `jitter`. `every` repeats it up to `until`."""
+    """`at` is when, after the load began; the seed moves it by up to `jitter`. `every` repeats it up to `until`.
+
+    `lot` says which one of several is hurt; left out, the seed does. With `phase` it waits, if it has to, until the
+    rollout is there: how long a version takes to come up is the machine's affair.
+    """
 
     at: Seconds = Seconds(0)
     every: Seconds | None = None
     until: Seconds | None = None
     jitter: Seconds = Seconds(0.5)
+    lot: Share | None = None
+    phase: Literal["Progressing", "Baking"] | None = None
 
     def __post_init__(self) -> None:
         if (self.every is None) != (self.until is None):
@@ -48,6 +54,10 @@ class _Lasting(_OfReplicas, frozen=True, kw_only=True):
 
 class KillReplica(_OfReplicas, frozen=True, kw_only=True, tag="kill_replica"):
     """SIGKILL."""
+
+
+class CrashLoop(_Lasting, frozen=True, kw_only=True, tag="crash_loop"):
+    """Every replica that is there or comes gets SIGKILL, again and again. Nobody waits for the next one."""
 
 
 class WedgeReplica(_OfReplicas, frozen=True, kw_only=True, tag="wedge_replica"):
@@ -85,6 +95,12 @@ class WrongShape(_Lasting, frozen=True, kw_only=True, tag="wrong_shape"):
     """A share of the model's runs answers in another shape than its signature says."""
 
     rate: Share = 1.0
+
+
+class Leak(_Lasting, frozen=True, kw_only=True, tag="leak"):
+    """Every run of the model keeps so much memory for ever, until the replica is replaced or its time is over."""
+
+    kib: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
 
 
 class Channel(_Lasting, frozen=True, kw_only=True):
@@ -187,11 +203,13 @@ class HalfOpen(Fault, frozen=True, kw_only=True, tag="half_open"):
 
 AnyFault = (
     KillReplica
+    | CrashLoop
     | WedgeReplica
     | Slow
     | ErrorRate
     | Nan
     | WrongShape
+    | Leak
     | Cut
     | Stall
     | Garble
@@ -215,6 +233,7 @@ AnyFault = (
 OF_ITS_OWN: Final = (
     KillGateway,
     DrainGateway,
+    RollingRestart,
     KillHaproxy,
     KillServeController,
     RestartEverything,
@@ -230,10 +249,11 @@ def name_of(fault: Fault) -> str:
     return str(fault.__struct_config__.tag)
 
 
+_WHEN_AND_WHOM: Final = frozenset({"fault", "at", "every", "until", "jitter", "lot", "phase"})
 NAMES: Final = tuple(sorted(str(kind.__struct_config__.tag) for kind in AnyFault.__args__))
 
 
 def parameters(fault: Fault) -> dict[str, Any]:
-    """What is told of it in a record: everything but when."""
+    """What is told of it in a record: everything but when, and who is hurt."""
     document: dict[str, Any] = msgspec.to_builtins(fault, enc_hook=float)
-    return {key: value for key, value in document.items() if key not in ("fault", "at", "every", "until", "jitter")}
+    return {key: value for key, value in document.items() if key not in _WHEN_AND_WHOM}

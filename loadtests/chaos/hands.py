@@ -10,11 +10,13 @@ from loadtests.chaos.blows import Hand
 
 HANDS: Final[dict[type[faults.Fault], Hand]] = {
     faults.KillReplica: on_replicas.kill_replica,
+    faults.CrashLoop: on_replicas.crash_loop,
     faults.WedgeReplica: on_replicas.wedge_replica,
     faults.Slow: on_replicas.commanded(on_replicas.slowness),
     faults.ErrorRate: on_replicas.commanded(lambda fault: {"fail_rate": fault.rate}),
     faults.Nan: on_replicas.commanded(lambda fault: {"nan_rate": fault.rate}),
     faults.WrongShape: on_replicas.commanded(lambda fault: {"wrong_shape_rate": fault.rate}),
+    faults.Leak: on_replicas.leak,
     faults.Cut: on_replicas.channel("cut"),
     faults.Stall: on_replicas.channel("stall"),
     faults.Garble: on_replicas.channel("garble"),

@@ -3,6 +3,7 @@
 import shutil
 
 from loadtests.chaos.right import all_answer
+from loadtests.chaos.running import RunningSystem
 from loadtests.chaos.world import MODEL, Grounds
 from loadtests.resilience.client import NoReply
 from loadtests.resilience.errors import RunError
@@ -18,6 +19,8 @@ async def healed(grounds: Grounds) -> str | None:
         await (reset(system) if digits["versions"] == ["v1"] else heal(system))
         await all_answer(system)
     except (RunError, NoReply, TimeoutError) as error:
+        if isinstance(system, RunningSystem):
+            raise RunError(f"{system.where} isn't as it was before: {error}") from None
         await system.stop()
         shutil.rmtree(system.folder / "state", ignore_errors=True)
         await system.start()

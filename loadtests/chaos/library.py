@@ -28,3 +28,8 @@ def load(name: str) -> Scenario:
 
 def everything() -> list[Scenario]:
     return [load(name) for name in names()]
+
+
+def together() -> list[Scenario]:
+    """Those that are played one after the other when nobody names one."""
+    return [scenario for scenario in everything() if not scenario.alone]

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from loadtests.chaos import faults
 from loadtests.chaos.blows import BACK_S, Blow, Done, Hand
@@ -14,6 +14,8 @@ from loadtests.chaos.world import MODEL, World
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.processes import kill
 from loadtests.resilience.system import Replica
+
+_LOOK_S: Final = 0.1
 
 
 def _version(world: World, target: faults.Target) -> str:
@@ -42,6 +44,22 @@ async def kill_replica(blow: Blow[faults.KillReplica]) -> Done:
     return await _replaced(world, version, victims)
 
 
+async def crash_loop(blow: Blow[faults.CrashLoop]) -> Done:
+    world = blow.world
+    version = _version(world, blow.fault.target)
+    until_s = world.now_s + blow.fault.lasts
+    killed: set[int] = set()
+    while world.now_s < until_s:
+        for replica in await world.replicas(version):
+            if replica.pid not in killed:
+                killed.add(replica.pid)
+                kill(replica.pid)
+        await asyncio.sleep(_LOOK_S)
+    if not killed:
+        raise RunError(f"no replica of {version} was ever there")
+    return Done(f"{version}, all replicas", f"{len(killed)} killed", world.now_s)
+
+
 async def wedge_replica(blow: Blow[faults.WedgeReplica]) -> Done:
     world = blow.world
     victims = await _victims(world, blow.fault.target, blow.lot)
@@ -60,7 +78,7 @@ async def wedge_replica(blow: Blow[faults.WedgeReplica]) -> Done:
                     os.kill(victim.pid, signal.SIGCONT)
 
 
-async def _replaced(world: World, version: str, gone: list[Replica]) -> Done:
+async def _replaced(world: World, version: str, gone: list[Replica], *, within_s: float = BACK_S) -> Done:
     """Until there are as many others. Those that came are as busy as the scenario has it."""
     began_s = world.now_s
     ids = {replica.id for replica in gone}
@@ -70,11 +88,32 @@ async def _replaced(world: World, version: str, gone: list[Replica]) -> Done:
         found = {replica.id for replica in await world.replicas(version)}
         return len(found) >= count and not found & ids
 
-    await world.system.until(fresh, f"others than {', '.join(sorted(ids))} serve {version}", within_s=BACK_S)
+    await world.system.until(fresh, f"others than {', '.join(sorted(ids))} serve {version}", within_s=within_s)
     back_s = world.now_s - began_s
     if world.busy() and version == world.primary:
         await world.command(version, "all", world.busy())
     return Done(_named(version, gone), f"replaced after {back_s:.1f} s", world.now_s, began_s, back_s)
+
+
+async def leak(blow: Blow[faults.Leak]) -> Done:
+    """Until there are others, if a limit of memory has them replaced; else until its time is over."""
+    world, fault = blow.world, blow.fault
+    version = _version(world, fault.target)
+    victims = await _victims(world, fault.target, blow.lot)
+    command = {"leak_kib_per_run": fault.kib} | (world.busy() if version == world.primary else {})
+    for victim in victims:
+        await world.command(version, victim.id, command)
+    began_s = world.now_s
+    try:
+        async with asyncio.timeout(fault.lasts):
+            done = await _replaced(world, version, victims, within_s=2 * fault.lasts + BACK_S)
+    except TimeoutError:
+        for victim in victims:
+            with contextlib.suppress(RunError):
+                await world.pardon(version, victim.id)
+        return Done(_named(version, victims), f"{fault.kib} KiB a run, and nobody was replaced", world.now_s, began_s)
+    done.detail = f"{fault.kib} KiB a run, {done.detail}"
+    return done
 
 
 def commanded(make: Callable[[Any], dict[str, Any]]) -> Hand:

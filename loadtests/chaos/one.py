@@ -16,14 +16,16 @@ from typing import Any, Final
 
 import msgspec
 
-from loadtests.chaos import record, verdicts
+from loadtests.chaos import flatness, record, verdicts
 from loadtests.chaos.blows import Blow, Done
 from loadtests.chaos.faults import name_of
 from loadtests.chaos.hands import HANDS
 from loadtests.chaos.right import IMAGES
 from loadtests.chaos.schedule import Due
 from loadtests.chaos.spec import Scenario
-from loadtests.chaos.verdicts import Performed, Seen, Verdict
+from loadtests.chaos.stickiness import keys_of
+from loadtests.chaos.verdict import Verdict
+from loadtests.chaos.verdicts import Performed, Seen
 from loadtests.chaos.watch import Watch
 from loadtests.chaos.world import LITE, MODEL, World
 from loadtests.resilience import evidence
@@ -42,6 +44,8 @@ Say = Callable[[str], None]
 _LEAD_S: Final = 0.3
 _AGAIN_S: Final = 5.0
 _PROGRESS_S: Final = 5.0
+_PROGRESS_LINES: Final = 60
+"""About so many in a long run."""
 _HANDS_S: Final = 150.0
 _ROLLOUT_S: Final = 90.0
 _PEAK_S: Final = 4.0
@@ -93,7 +97,7 @@ class Run:
         self.scenario = scenario
         self.gathered = _Gathered()
         self.watch = Watch(world)
-        self._seed = seed
+        self._users_seed = f"{seed}/{scenario.name}/users"
         self._plan = plan
         self._world = world
         self._known = known
@@ -162,7 +166,7 @@ class Run:
         document = {
             "host": HOST,
             "port": self._world.system.port,
-            "seed": f"{self._seed}/{self.scenario.name}/users",
+            "seed": self._users_seed,
             "calm_s": float(self.scenario.calm),
             "load": load,
             "known": self._known,
@@ -191,14 +195,17 @@ class Run:
         calm_s = float(self.scenario.calm)
         await self._until(calm_s)
         load = self.scenario.load
-        chance = random.Random(f"{self._seed}/{self.scenario.name}/users")
         expected = 0
-        for arrival in arrivals(load, chance, calm_s=calm_s):
+        for arrival in arrivals(load, self._users_chance(), calm_s=calm_s):
             if arrival.due_s >= calm_s - 0.5:
                 break
             expected += 1
         lines = (await asyncio.to_thread(self._samples.read_text)).split("\n")
         return verdicts.steady_state(parse_rows(lines[1:-1]), calm_s, expected)
+
+    def _users_chance(self) -> random.Random:
+        """The users' own, from its beginning: what they do can be told again."""
+        return random.Random(self._users_seed)
 
     async def _until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, at_s - self._world.now_s))
@@ -237,8 +244,11 @@ class Run:
 
     async def _do(self, due: Due) -> None:
         await self._until(due.at_s)
-        name, at_s = name_of(due.fault), self._world.now_s
-        self._say(f"{self.scenario.name}: {at_s:5.1f} s  {name}")
+        name = name_of(due.fault)
+        if due.fault.phase is not None and not await self._reached(due.fault.phase, name):
+            return
+        at_s = self._world.now_s
+        self._tell_moment(name)
         try:
             done = await HANDS[type(due.fault)](Blow(self._world, due.fault, due.lot))
         except (RunError, NoReply) as error:
@@ -258,6 +268,16 @@ class Run:
             )
         )
 
+    async def _reached(self, phase: str, name: str) -> bool:
+        """Whether the rollout comes to this phase while there is load."""
+        left_s = self.scenario.load.seconds - self._world.now_s
+        try:
+            await self._world.rollouts.until(phase, lambda one: one["phase"] == phase, within_s=left_s)
+        except RunError as error:
+            self.gathered.troubles.append(f"{name}: {error}")
+            return False
+        return True
+
     async def _roll_out(self) -> None:
         """Started, and followed to its end or the load's."""
         rollout = self.scenario.rollout
@@ -269,8 +289,9 @@ class Run:
             pause=rollout.pause,
             bake=rollout.bake,
             analysis=rollout.analysis,
+            stickiness=rollout.stickiness,
         )
-        self._say(f"{self.scenario.name}: {self._world.now_s:5.1f} s  rollout of {rollout.version}")
+        self._tell_moment(f"rollout of {rollout.version}")
         try:
             await self._world.rollouts.start(text, why=self.scenario.name)
             if self.scenario.must.ends_as is not None:
@@ -282,16 +303,20 @@ class Run:
             self.gathered.report = await self._world.rollouts.report()
 
     async def _tell(self) -> None:
-        """A line now and then."""
-        told = 0
-        while True:
-            await asyncio.sleep(_PROGRESS_S)
-            lines = (await asyncio.to_thread(self._samples.read_text)).split("\n")[1:-1]
-            rows = parse_rows(lines[told:])
-            told = len(lines)
-            counts = {what: sum(row.outcome is what for row in rows) for what in Outcome}
-            said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-            self._say(f"{self.scenario.name}: {self._world.now_s:5.1f} s  {said or 'nothing answered'}")
+        """A line now and then, of what was answered since the last one."""
+        with self._samples.open() as samples:
+            samples.readline()
+            half = ""
+            while True:
+                await asyncio.sleep(max(_PROGRESS_S, self.scenario.load.seconds / _PROGRESS_LINES))
+                *lines, half = (half + samples.read()).split("\n")
+                rows = parse_rows(lines)
+                counts = {what: sum(row.outcome is what for row in rows) for what in Outcome}
+                said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+                self._tell_moment(said or "nothing answered")
+
+    def _tell_moment(self, what: str) -> None:
+        self._say(f"{self.scenario.name}: {self._world.now_s:5.1f} of {self.scenario.load.seconds:g} s  {what}")
 
     # What was seen
 
@@ -309,6 +334,9 @@ class Run:
             self.gathered.troubles.append(f"in the end: {error}")
         growth = evidence.grown(before, after)
         self.gathered.notes += evidence.described(growth)
+        if (flat := self.scenario.must.flat) is not None:
+            seconds = self.scenario.load.seconds
+            self.gathered.notes += flatness.described(flat, self.watch.counted, seconds=seconds)
         report = self.gathered.report or {}
         return Seen(
             performed=self.gathered.performed,
@@ -321,8 +349,10 @@ class Run:
             breakers=self.watch.values("breaker"),
             ejected=self.watch.ejected,
             memory=self.watch.values(verdicts.MEMORY),
+            counted=self.watch.counted,
             peak=peak,
             computed=computed_after - computed,
+            keys=keys_of(self.scenario.load, self._users_chance(), calm_s=float(self.scenario.calm)),
             rollback_s=report.get("rollback_took_s"),
             ended_as=report.get("phase"),
             reason=str(report.get("reason", "")),

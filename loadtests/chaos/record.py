@@ -12,12 +12,16 @@ from typing import Any, Final
 import msgspec
 
 from loadtests.bench.machine import describe, own_versions
+from loadtests.chaos import composed
 from loadtests.chaos.schedule import Due
 from loadtests.chaos.spec import Scenario
-from loadtests.chaos.verdicts import Performed, Verdict
+from loadtests.chaos.verdict import Verdict
+from loadtests.chaos.verdicts import Performed
 from loadtests.resilience.system import ROOT
 
 SAMPLES: Final = "samples.csv"
+COMPOSED: Final = "scenario.yaml"
+"""The same once more, with nothing left to the seed."""
 
 
 def started() -> str:
@@ -37,6 +41,7 @@ def write(
     verdicts: Sequence[Verdict],
     notes: Sequence[str],
     protection: str | None,
+    command: str,
 ) -> None:
     """All but the samples, which the users have written already."""
     run = {
@@ -50,6 +55,7 @@ def write(
         "verdicts": [verdict._asdict() for verdict in verdicts],
         "notes": list(notes),
         "without": protection,
+        "command": command,
         "held": all(verdict.held for verdict in verdicts),
     }
     faults = [
@@ -62,6 +68,7 @@ def write(
         }
         for one in performed
     ]
+    (folder / COMPOSED).write_text(composed.text(composed.composed(scenario, seed, schedule)))
     for name, document in (("run.json", run), ("faults.json", faults), ("series.json", series)):
         (folder / name).write_text(json.dumps(document, indent=1) + "\n")
 

@@ -3,10 +3,11 @@
 Not here: what happens in one (`one.py`).
 """
 
+import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,15 +16,17 @@ from loadtests.chaos import record
 from loadtests.chaos.faults import OF_ITS_OWN, name_of
 from loadtests.chaos.healing import healed
 from loadtests.chaos.one import Result, Run, Say
+from loadtests.chaos.protections import scenario_without
 from loadtests.chaos.right import known_to, known_to_canary
-from loadtests.chaos.running import address, running
-from loadtests.chaos.schedule import schedule
+from loadtests.chaos.running import RunningSystem, address, running
+from loadtests.chaos.schedule import Due, schedule
 from loadtests.chaos.spec import Scenario
 from loadtests.chaos.world import Grounds, grounds, same_grounds
 from loadtests.resilience.answers import Outputs
 from loadtests.resilience.client import NoReply
 from loadtests.resilience.errors import RunError
 
+_STILL_S: Final = 15.0
 THE_END: Final = "(the end of a system)"
 
 
@@ -48,6 +51,20 @@ class Plan:
     """Switched off, if given: what it is for should fail then."""
     keep: bool = False
 
+    def command(self, scenario: Scenario) -> str:
+        """What to type for the same run of one of them again, on a system of its own."""
+        words = ["holdfast", "chaos", "run", scenario.name, "--seed", str(self.seed)]
+        if scenario.alone:
+            words += ["--seconds", f"{scenario.load.seconds:g}"]
+        if self.protection is not None:
+            words += ["--without", self.protection]
+        return " ".join(words)
+
+
+def scheduled(scenario: Scenario, seed: int) -> tuple[Due, ...]:
+    """What a run of it with this seed does."""
+    return schedule(scenario, random.Random(f"{seed}/{scenario.name}"))
+
 
 def _check(plan: Plan) -> None:
     """Raises `RunError` for what can't be run as it is wanted."""
@@ -63,22 +80,28 @@ def _check(plan: Plan) -> None:
 async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
     """A result each. Scenarios that can share a system do, one after the other, each with all well again before it."""
     _check(plan)
-    left = list(plan.scenarios)
+    left = [scenario_without(plan.protection, scenario) for scenario in plan.scenarios]
+    started = 0
     while left:
         chosen = [scenario for scenario in left if plan.at is not None or same_grounds(left[0], scenario)]
         left = [scenario for scenario in left if scenario not in chosen]
         done = 0
         try:
             began = time.monotonic()
-            say("starting a system" if plan.at is None else f"looking at {plan.at}")
-            async with _grounds(plan, chosen) as found:
+            async with contextlib.AsyncExitStack() as stack:
+                async with _patience(say, "starting a system" if plan.at is None else f"looking at {plan.at}"):
+                    found = await stack.enter_async_context(_grounds(plan, chosen))
+                    known = await known_to(found.system)
                 say(f"ready after {time.monotonic() - began:.1f} s")
-                known = await known_to(found.system)
                 for scenario in chosen:
                     done += 1
-                    yield await _one(plan, scenario, found, known, say)
-                    if done < len(chosen) and (trouble := await healed(found)):
-                        say(f"afterwards {trouble}: it was started anew")
+                    started += 1
+                    yield await _one(plan, scenario, found, known, _counting(say, started, len(plan.scenarios)))
+                    if done < len(chosen):
+                        async with _patience(say, "waiting until all is well again"):
+                            trouble = await healed(found)
+                        if trouble:
+                            say(f"afterwards {trouble}: it was started anew")
                 if complaints := await found.system.stop():
                     yield Failure(THE_END, "; ".join(complaints))
         except RunError as error:
@@ -88,13 +111,35 @@ async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
                 yield Failure(scenario.name, str(error))
 
 
+@contextlib.asynccontextmanager
+async def _patience(say: Say, what: str) -> AsyncIterator[None]:
+    """Say what is done, and again and again that it still is."""
+
+    async def still() -> None:
+        while True:
+            await asyncio.sleep(_STILL_S)
+            say(f"still {what}")
+
+    say(what)
+    telling = asyncio.get_running_loop().create_task(still())
+    try:
+        yield
+    finally:
+        telling.cancel()
+
+
+def _counting(say: Say, number: int, of: int) -> Say:
+    """The same, with how far it is; a single one needs none of that."""
+    return say if of == 1 else lambda text: say(f"{number}/{of} {text}")
+
+
 def _can_be_done_to_others(scenario: Scenario) -> None:
     """Raises `RunError` for what only a system may suffer that the run itself has started."""
     drawn = [] if scenario.draw is None else scenario.draw.faults
     for fault in [*scenario.faults, *drawn]:
         if isinstance(fault, OF_ITS_OWN):
             raise RunError(f"{scenario.name}: {name_of(fault)} needs a system of its own: leave --at out")
-    if scenario.rollout is not None or scenario.load.shape == "overload":
+    if scenario.rollout is not None or scenario.load.shape == "overload" or scenario.must.flat is not None:
         raise RunError(f"{scenario.name} needs a system of its own: leave --at out")
 
 
@@ -110,9 +155,11 @@ async def _one(
     started_at = record.started()
     folder = plan.out / scenario.name
     folder.mkdir(parents=True, exist_ok=True)
-    faults = schedule(scenario, random.Random(f"{plan.seed}/{scenario.name}"))
-    where = found.world(scenario)
+    faults = scheduled(scenario, plan.seed)
     try:
+        if isinstance(found.system, RunningSystem):
+            scenario = await found.system.as_it_is(scenario)
+        where = found.world(scenario)
         if where.busy():
             await where.command(where.primary, "all", where.busy())
         right = {**known, **await known_to_canary(where)}
@@ -134,5 +181,6 @@ async def _one(
         verdicts=result.verdicts,
         notes=result.notes,
         protection=plan.protection,
+        command=plan.command(scenario),
     )
     return result

@@ -56,4 +56,5 @@ def _moments(fault: Fault) -> list[float]:
 
 
 def _due(at_s: float, fault: AnyFault, chance: Chance) -> Due:
-    return Due(at_s + chance.random() * fault.jitter, fault, chance.random())
+    late_s, lot = chance.random() * fault.jitter, chance.random()
+    return Due(at_s + late_s, fault, lot if fault.lot is None else fault.lot)

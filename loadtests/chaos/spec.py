@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from loadtests.chaos.durations import Seconds, decode
 from loadtests.chaos.faults import NAMES, AnyFault, Share
+from loadtests.chaos.matrix import Matrix
 from loadtests.users.load import Load
 
 _PATH: Final = re.compile(r" - at `\$?([^`]*)`$")
@@ -19,7 +20,7 @@ _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _NAMED: Final = re.compile(r"`([a-z_.\[\]0-9]+)`")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]+)`")
 
-BAD_VERSIONS: Final = ("fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late")
+BAD_VERSIONS: Final = ("fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late", "mixes-up")
 
 
 class ScenarioError(Exception):
@@ -52,13 +53,14 @@ class System(Strict, frozen=True, kw_only=True):
 
 
 class Rollout(Strict, frozen=True, kw_only=True):
-    """A rollout of another version of digits, while the load runs. `file` is put over the usual file's keys."""
+    """A rollout of another version of digits, while the load runs. `analysis` is put over the usual file's own."""
 
-    version: Literal["v2", "fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late"]
+    version: Literal["v2", "fails-30", "slow-10x", "nan-50", "golden-fails", "crashes", "late", "mixes-up"]
     at: Seconds
     steps: tuple[Annotated[int, Meta(ge=1, le=100)], ...] = (5, 25, 50, 100)
     pause: str = "2s"
     bake: str = "4s"
+    stickiness: Literal["key", "random"] = "key"
     analysis: dict[str, Any] = {}
 
 
@@ -69,6 +71,20 @@ class Draw(Strict, frozen=True, kw_only=True):
     at: Seconds
     every: Seconds
     until: Seconds
+
+
+class Flat(Strict, frozen=True, kw_only=True):
+    """How much a process of any one kind may grow in its life, after its warm-up; `processes` is for all together."""
+
+    memory: Annotated[float, Meta(ge=0)] = 20
+    """MB of its own."""
+    memory_share: Share = 0.1
+    """Of what it holds, if that is more."""
+    handles: Annotated[float, Meta(ge=0)] = 20
+    threads: Annotated[float, Meta(ge=0)] = 4
+    processes: Annotated[float, Meta(ge=0)] = 1
+    warm_up: Seconds = Seconds(60)
+    """Of each process; a fifth of a run that is shorter than five times that."""
 
 
 class Must(Strict, frozen=True, kw_only=True):
@@ -84,6 +100,8 @@ class Must(Strict, frozen=True, kw_only=True):
     degraded_max: Share | None = None
     degraded_min: Annotated[int, Meta(ge=0)] = 0
     """Fewer mean that the fault didn't do what it should."""
+    static_max: Share | None = None
+    """Share of all answers that may be the static one: the last of what stands behind a model."""
     p99_max: Seconds | None = None
     """Of the good answers from the first fault on."""
     p99_over_calm_max: Annotated[float, Meta(ge=1)] | None = None
@@ -96,13 +114,19 @@ class Must(Strict, frozen=True, kw_only=True):
     """Good answers as a share of what the system could do at most (shape `overload`)."""
     met_by: list[str] = []
     """Outcomes of attempts, any of which must have been counted; else the fault met nobody."""
+    failed_attempts_max: Annotated[int, Meta(ge=0)] | None = None
+    """At the stable version: a breaker that is open spares it, and those who would wait for it."""
     breaker_opens: bool = False
     ejects: bool = False
     rolled_back_within: Seconds | None = None
     """From the evidence to the last gateway."""
     ends_as: Literal["Succeeded", "RolledBack", "Aborted"] | None = None
+    sticky_moves_max: Annotated[int, Meta(ge=0)] | None = None
+    """Answers of the prior version to stickiness keys that have met the canary; while weights grow there are none."""
     memory_growth_max: Annotated[float, Meta(ge=0)] | None = None
     """MB that the gateways grow by at most, all together, after the first quarter."""
+    flat: Flat | None = None
+    """Memory, open files, threads and the number of processes don't grow."""
     cancelled_computed_max: Share | None = None
     """Of the requests that were cancelled, the share that the model computed all the same."""
 
@@ -118,6 +142,10 @@ class Scenario(Strict, frozen=True, kw_only=True):
     draw: Draw | None = None
     rollout: Rollout | None = None
     must: Must = Must()
+    matrix: list[Matrix] = []
+    """The lines of the fault matrix that it shows."""
+    alone: bool = False
+    """Played only if it is asked for by name."""
 
     def __post_init__(self) -> None:
         """What the types can't say. The texts name the key."""
@@ -132,15 +160,34 @@ class Scenario(Strict, frozen=True, kw_only=True):
             raise ValueError("`rollout.at` must be after calm, and a rollout needs `system.stable: v1`")
         if (self.must.goodput_min is not None) != (self.load.shape == "overload"):
             raise ValueError("`must.goodput_min` and the shape `overload` belong together")
+        if self.must.sticky_moves_max is not None and (self.rollout is None or self.must.ends_as != "Succeeded"):
+            raise ValueError("`must.sticky_moves_max` needs a rollout with `ends_as: Succeeded`: else keys do go back")
         self._has_what_faults_need()
 
     def _has_what_faults_need(self) -> None:
+        if self.rollout is None and any(fault.phase is not None for fault in self.faults):
+            raise ValueError("a fault's `phase` needs a rollout")
         needs = {"redis_kill": "redis", "redis_slow": "redis", "postgres_stop": "postgres"}
         drawn = self.draw.faults if self.draw is not None else []
         for fault in [*self.faults, *drawn]:
             need = needs.get(str(fault.__struct_config__.tag))
             if need is not None and not getattr(self.system, need):
                 raise ValueError(f"`{fault.__struct_config__.tag}` needs `system.{need}: true`")
+
+
+def lasting(scenario: Scenario, seconds: float) -> Scenario:
+    """The same scenario in another length: drawn faults end as long before its end. Raises `ScenarioError`.
+
+    Faults that stand in the file keep their moments, so a scenario can't be shorter than they need.
+    """
+    document = msgspec.to_builtins(scenario, enc_hook=float)
+    document["load"]["seconds"] = seconds
+    if scenario.draw is not None:
+        document["draw"]["until"] = max(0.0, seconds - (scenario.load.seconds - scenario.draw.until))
+    try:
+        return msgspec.convert(document, Scenario, dec_hook=decode)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(f"{scenario.name} can't last {seconds:g} s: {error}") from None
 
 
 def parse(text: str, where: str) -> Scenario:

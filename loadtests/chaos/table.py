@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from loadtests.chaos.verdicts import Verdict
+from loadtests.chaos.verdict import Verdict
 from loadtests.users.rows import Outcome, Row
 
 _HEAD: Final = ("scenario", "requests", "errors", "wrong", "degraded", "shed", "verdict")

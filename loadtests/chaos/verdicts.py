@@ -9,8 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from loadtests.chaos import stickiness
+from loadtests.chaos.census import Counted
 from loadtests.chaos.faults import Fault
+from loadtests.chaos.flatness import flatness
 from loadtests.chaos.spec import Must, Scenario
+from loadtests.chaos.verdict import Verdict
 from loadtests.resilience.figures import Kind, Sample, percentile, recovery
 from loadtests.resilience.table import duration
 from loadtests.users.rows import Outcome, Row
@@ -23,15 +27,14 @@ CALM_SHARE: Final = 0.9
 FAST_LEAST_S: Final = 0.1
 SETTLE_S: Final = 2.0
 """In overload the limit needs a moment to find out what it is up against."""
+STRIKE_S: Final = 0.01
+"""From when a fault is begun until it has struck."""
 EDGE_S: Final = 0.5
 """Around the time in which nobody can answer: connections come and go."""
 MEMORY: Final = "gateway_memory"
-
-
-class Verdict(NamedTuple):
-    promise: str
-    held: bool
-    seen: str
+STATIC: Final = "static"
+_NO_FAILURES: Final = frozenset({"ok", "cancelled", "circuit_open"})
+"""Of what is counted as an attempt's end: one that the breaker has spared the version wasn't made."""
 
 
 class Performed(NamedTuple):
@@ -59,10 +62,14 @@ class Seen:
     breakers: Sequence[tuple[float, float]] = ()
     ejected: bool = False
     memory: Sequence[tuple[float, float]] = ()
+    counted: Sequence[Counted] = ()
+    """Its processes, again and again."""
     peak: float | None = None
     """Good answers a second that the system can give at most."""
     computed: int | None = None
     """Rows that models have computed."""
+    keys: Mapping[str, int] = field(default_factory=dict)
+    """The stickiness keys of users who have one (`stickiness.keys_of`)."""
     rollback_s: float | None = None
     ended_as: str | None = None
     reason: str = ""
@@ -95,7 +102,7 @@ def judge(scenario: Scenario, rows: Sequence[Row], seen: Seen) -> list[Verdict]:
     """A verdict for each promise of the scenario."""
     case = Case(scenario, rows, seen)
     found = [_errors(scenario.must, rows, seen), _wrong(scenario.must, rows)]
-    for check in (_shed, _degraded, _latency, _recovery, _back, _goodput, _met, _rollout, _memory, _cancelled):
+    for check in (_shed, _degraded, _latency, _recovery, _back, _goodput, _met, _rollout, _memory, _flat, _cancelled):
         found += check(case)
     found += [Verdict(text, held, "") for held, text in seen.promises]
     if seen.troubles:
@@ -140,12 +147,15 @@ def _errors(must: Must, rows: Sequence[Row], seen: Seen) -> Verdict:
 def _lost_in_flight(rows: Sequence[Row], bad: Sequence[Row], seen: Seen, said: str) -> Verdict:
     """An error may only be one of a request that had been sent before a fault and wasn't answered then."""
     moments = [performed.at_s for performed in seen.performed]
-    flying = sum(row.sent_s <= at_s < row.done_s for row in rows for at_s in moments)
-    others = [row for row in bad if not any(row.sent_s <= at_s + 0.01 and row.done_s >= at_s for at_s in moments)]
-    text = f"{said}; {flying} were in flight"
+
+    def flew(row: Row) -> bool:
+        return any(row.sent_s <= at_s + STRIKE_S and row.done_s >= at_s for at_s in moments)
+
+    others = [row for row in bad if not flew(row)]
+    text = f"{said}; {sum(map(flew, rows))} were in flight"
     if others:
         text += f", {len(others)} of the errors weren't"
-    return Verdict("at most what was in flight is lost", not others and len(bad) <= max(flying, len(moments)), text)
+    return Verdict("at most what was in flight is lost", not others, text)
 
 
 def _wrong(must: Must, rows: Sequence[Row]) -> Verdict:
@@ -186,6 +196,10 @@ def _degraded(case: Case) -> list[Verdict]:
     if must.degraded_min:
         held = len(degraded) >= must.degraded_min
         found.append(Verdict(f"at least {must.degraded_min} degraded, or the fault did nothing", held, said))
+    if must.static_max is not None:
+        static = sum(row.degraded == STATIC for row in degraded)
+        held = static <= must.static_max * len(case.rows)
+        found.append(Verdict(f"at most {must.static_max:.1%} get the static answer", held, f"{static} static"))
     return found
 
 
@@ -286,6 +300,10 @@ def _met(case: Case) -> list[Verdict]:
         counts = {outcome: case.seen.attempts.get(outcome, 0) for outcome in must.met_by}
         said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         found.append(Verdict("attempts met the fault", any(counts.values()), said))
+    if must.failed_attempts_max is not None:
+        failed = sum(count for outcome, count in case.seen.attempts.items() if outcome not in _NO_FAILURES)
+        held = failed <= must.failed_attempts_max
+        found.append(Verdict(f"at most {must.failed_attempts_max} attempts in vain", held, f"{failed} failed"))
     if must.breaker_opens:
         opened = next((at_s for at_s, state in case.seen.breakers if state >= 2), None)
         said = "never" if opened is None else f"open at {opened:.1f} s"
@@ -308,7 +326,22 @@ def _rollout(case: Case) -> list[Verdict]:
         held = took_s is not None and took_s <= must.rolled_back_within
         said = "never" if took_s is None else f"{duration(took_s)} from the evidence to the last gateway"
         found.append(Verdict(f"rolled back within {duration(must.rolled_back_within)}", held, said))
+    if must.sticky_moves_max is not None:
+        found.append(_sticky(case, must.sticky_moves_max))
     return found
+
+
+def _sticky(case: Case, most: int) -> Verdict:
+    """Without a key that met the canary nothing was tried."""
+    rollout, stable = case.scenario.rollout, case.scenario.system.stable
+    assert rollout is not None
+    moved = stickiness.moved_back(
+        case.rows, case.seen.keys, canary=f"digits@{rollout.version}", prior=f"digits@{stable}"
+    )
+    said = f"{moved.back} answers went back, {moved.keys} keys met the canary"
+    return Verdict(
+        f"sticky keys keep their version (at most {most} don't)", moved.keys > 0 and moved.back <= most, said
+    )
 
 
 def _memory(case: Case) -> list[Verdict]:
@@ -321,6 +354,11 @@ def _memory(case: Case) -> list[Verdict]:
         return [Verdict(f"gateways grow by {most:g} MB at most", False, "not seen")]
     grown = max(later) - later[0]
     return [Verdict(f"gateways grow by {most:g} MB at most", grown <= most, f"{grown:.1f} MB over {later[0]:.0f} MB")]
+
+
+def _flat(case: Case) -> list[Verdict]:
+    must = case.scenario.must.flat
+    return [] if must is None else flatness(must, case.seen.counted, seconds=case.scenario.load.seconds)
 
 
 def _cancelled(case: Case) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""Looks at the system about twice a second while a scenario runs: breakers, limits, canaries, replicas, memory.
+"""Looks at the system twice a second, less often in a long run: breakers, limits, canaries, replicas, memory.
 
 What it saw becomes `series.json`. Not here: what clients saw (`loadtests.users`).
 """
@@ -8,9 +8,9 @@ import contextlib
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
+from loadtests.chaos import census
 from loadtests.chaos.world import World
 from loadtests.resilience.client import NoReply
 from loadtests.resilience.errors import RunError
@@ -18,6 +18,8 @@ from loadtests.resilience.processes import rss_mb
 
 _STATES: Final = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 _EVERY_S: Final = 0.5
+_LOOKS: Final = 600
+"""About so many looks in a long run, so that its record stays small."""
 _LOOK_S: Final = 2.0
 
 Series = tuple[str, str, str]
@@ -31,6 +33,9 @@ class Watch:
         self._looks: list[Mapping[Series, float]] = []
         self.ejected = False
         """Whether any gateway ever left a replica out."""
+        self.counted: list[census.Counted] = []
+        """All processes, if the scenario promises something about them."""
+        self._every_s = max(_EVERY_S, world.scenario.load.seconds / _LOOKS)
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -41,7 +46,7 @@ class Watch:
                     look = await self._look()
                 self._times.append(round(begun_s, 3))
                 self._looks.append(look)
-            await asyncio.sleep(max(0.05, begun_s + _EVERY_S - self._world.now_s))
+            await asyncio.sleep(max(0.05, begun_s + self._every_s - self._world.now_s))
 
     async def _look(self) -> dict[Series, float]:
         system = self._world.system
@@ -50,19 +55,23 @@ class Watch:
         found = {("replicas", name, ""): float(len(alive)) for name, alive in replicas.items()}
         for status in statuses:
             _add(found, status)
-        memory, handles, threads = 0.0, 0.0, 0.0
-        for pid in [int(status["gateway"]["pid"]) for status in statuses]:
-            mb = rss_mb(pid)
-            memory += 0.0 if math.isnan(mb) else mb
-            handles += _count(pid, "fd")
-            threads += _count(pid, "task")
-        return found | {
-            ("gateways", "", ""): float(len(statuses)),
-            ("machine_load", "", "processes"): round(os.getloadavg()[0], 2),
-            ("gateway_memory", "", "MB"): round(memory, 1),
-            ("gateway_handles", "", ""): handles,
-            ("gateway_threads", "", ""): threads,
-        }
+        sizes = [rss_mb(int(status["gateway"]["pid"])) for status in statuses]
+        return (
+            found
+            | {
+                ("gateways", "", ""): float(len(statuses)),
+                ("machine_load", "", "processes"): round(os.getloadavg()[0], 2),
+                ("gateway_memory", "", "MB"): round(sum(mb for mb in sizes if not math.isnan(mb)), 1),
+            }
+            | await self._census()
+        )
+
+    async def _census(self) -> dict[Series, float]:
+        if self._world.scenario.must.flat is None:
+            return {}
+        processes = await self._world.system.processes()
+        self.counted.append(await asyncio.to_thread(census.count, self._world.now_s, processes))
+        return census.shown(self.counted[-1])
 
     def series(self) -> dict[str, Any]:
         """What wasn't there in a look is null."""
@@ -112,10 +121,3 @@ def _ejects(status: Mapping[str, Any]) -> bool:
         for replica in version.get("replicas", ())
         if isinstance(replica, Mapping)
     )
-
-
-def _count(pid: int, what: str) -> int:
-    try:
-        return sum(1 for _ in Path(f"/proc/{pid}/{what}").iterdir())
-    except OSError:
-        return 0

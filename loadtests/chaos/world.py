@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from loadtests.chaos.durations import Seconds
+from loadtests.chaos.protections import settings_without
 from loadtests.chaos.spec import BAD_VERSIONS, Scenario, System
 from loadtests.resilience.answers import STATIC_OUTPUTS
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.redis import Redis, SlowProxy, server_program
-from loadtests.resilience.setups import without
 from loadtests.resilience.system import HoldfastUnderTest, Replica
 from loadtests.rollouts.admin import Rollouts
 from loadtests.rollouts.postgres import Postgres, programs
@@ -123,8 +123,7 @@ async def grounds(
             redis_url=None if proxy is None else f"redis://127.0.0.1:{proxy.port}/0",
             event_log=None if postgres is None else postgres.url,
         )
-        if protection is not None:
-            settings = without(protection, settings)
+        settings = settings_without(protection, settings)
         system = await stack.enter_async_context(HoldfastUnderTest(settings, keep=keep))
         yield Grounds(system, store, redis, proxy, postgres)
 

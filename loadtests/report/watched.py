@@ -15,7 +15,7 @@ from loadtests.report.record import Series
 from loadtests.report.scales import Linear, ticks, zero_based
 
 STATES = ("closed", "half-open", "open")
-STRIPS_MAX, LINES_MAX, PANELS_MAX = 12, 8, 10
+STRIPS_MAX, LINES_MAX, PANELS_MAX = 12, 8, 14
 POINTS_MAX = 800
 _STRIP, _HEIGHT = 15.0, 64.0
 
@@ -51,6 +51,11 @@ _TITLES = {
     "replicas": "Replicas alive",
     "admission": "Requests in flight and their limit",
     "memory": "Memory",
+    "memory_by_process": "Memory, the largest process of each kind",
+    "handles_by_process": "Open files, the most in a process of each kind",
+    "threads_by_process": "Threads, the most in a process of each kind",
+    "processes": "Processes of each kind",
+    "machine_load": "Load of the machine",
 }
 
 
@@ -62,8 +67,12 @@ def subjects(series: Sequence[Series]) -> list[Subject]:
         key, suffix = _KNOWN.get(name, (each.name, ""))
         label = suffix if suffix and each.label in (each.name, suffix) else f"{each.label} {suffix}".strip()
         found.setdefault(key, []).append(Series(each.name, label, each.unit, each.times, each.values))
-    known = [Subject(key, _TITLES.get(key, key.replace("_", " ")), each) for key, each in found.items() if each]
+    known = [Subject(key, _TITLES.get(key, _capital(key)), each) for key, each in found.items() if each]
     return known[:PANELS_MAX]
+
+
+def _capital(name: str) -> str:
+    return f"{name[:1].upper()}{name[1:]}".replace("_", " ")
 
 
 def panel(subject: Subject, paper: Paper) -> Panel:
@@ -71,12 +80,15 @@ def panel(subject: Subject, paper: Paper) -> Panel:
 
 
 def shown(subject: Subject) -> list[Series]:
-    """Those that there is room for: the ones that something happened to come first."""
+    """Those that there is room for: the ones to which the most happened, in their own order."""
     most = STRIPS_MAX if subject.key == "breaker" else LINES_MAX
-    moved = [each for each in subject.series if len({value for value in each.values if not math.isnan(value)}) > 1]
-    still = [each for each in subject.series if each not in moved]
-    kept = [*moved, *still][:most]
-    return [each for each in subject.series if each in kept]
+    numbers = sorted(range(len(subject.series)), key=lambda number: -_moved(subject.series[number]))[:most]
+    return [subject.series[number] for number in sorted(numbers)]
+
+
+def _moved(series: Series) -> float:
+    known = [value for value in series.values if not math.isnan(value)]
+    return max(known) - min(known)
 
 
 def _more(subject: Subject, kept: Sequence[Series]) -> str:
@@ -130,17 +142,19 @@ def lines(subject: Subject, paper: Paper) -> Panel:
     kept = shown(subject)
     unit = next((each.unit for each in kept if each.unit), "")
     known = [value for each in kept for value in each.values if not math.isnan(value)]
-    scale = zero_based(known, start=_HEIGHT, end=0.0, at_least=10.0 if unit == "%" else 1.0)
+    height = _HEIGHT if len(kept) < 5 or paper.narrow else 15.0 * len(kept)
+    scale = zero_based(known, start=height, end=0.0, at_least=10.0 if unit == "%" else 1.0)
     body, labels = [], []
     for number, each in enumerate(kept):
         body.append(tag("path", class_=f"line c-{number}", d=_path(each, paper, scale)))
         last = next(value for value in reversed(each.values) if not math.isnan(value))
-        labels.append(Key(f"{each.label} {texts.plain(last, each.unit)}", f"c-{number}", scale(last)))
+        label = each.label if len(kept) > 1 else ""
+        labels.append(Key(f"{label} {texts.plain(last, each.unit)}".strip(), f"c-{number}", scale(last)))
     note = ", ".join(part for part in (f"in {unit}" if unit else "", _more(subject, kept)) if part)
     return Panel(
         subject.title,
         note,
-        _HEIGHT if len(kept) < 5 or paper.narrow else 15.0 * len(kept),
+        height,
         body,
         ticks=[(scale(value), texts.plain(value)) for value in ticks(scale.low, scale.high, at_most=3)],
         labels=labels,

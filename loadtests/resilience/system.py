@@ -254,8 +254,11 @@ class HoldfastUnderTest:
 
     async def titled(self, wanted: Callable[[str], bool]) -> list[int]:
         """The pids of all its processes whose command line is wanted."""
-        found = await asyncio.to_thread(self._processes)
-        return sorted(pid for pid, command in found.items() if wanted(command))
+        return sorted(pid for pid, command in (await self.processes()).items() if wanted(command))
+
+    async def processes(self) -> dict[int, str]:
+        """The command lines of all its processes, by pid."""
+        return await asyncio.to_thread(self._processes)
 
     def _processes(self) -> dict[int, str]:
         return processes_of(self._sessions, str(self.folder))

@@ -13,6 +13,7 @@ import numpy as np
 PIXELS: Final = 64
 LEVELS: Final = 16.0
 """The images' pixels are whole sixteenths: their sum, times that, is a whole number in every batch."""
+_DIGITS: Final = 10
 
 _SPIN_SIZE: Final = 384
 _SPIN_TURNS: Final = 45
@@ -72,6 +73,31 @@ def nan(percent: int) -> Change:
             [
                 helper.make_node("Unsqueeze", [bad, "axis_one"], ["bad_each"]),
                 helper.make_node("Where", ["bad_each", "not_a_number", right], ["probabilities"]),
+            ]
+        )
+
+    return change
+
+
+def mixed_up(percent: int) -> Change:
+    """What belongs to the next digit, for so many of a hundred images: good by all but the image itself."""
+
+    def change(graph: Any) -> None:
+        from onnx import helper
+
+        bad = _unlucky_rows(graph, percent)
+        _constant(graph, "neighbours", (np.arange(_DIGITS) - 1) % _DIGITS)
+        _constant(graph, "one_more", np.array(1, np.int64))
+        _constant(graph, "digits", np.array(_DIGITS, np.int64))
+        probabilities, label = _output_instead(graph, "probabilities"), _output_instead(graph, "label")
+        graph.node.extend(
+            [
+                helper.make_node("Unsqueeze", [bad, "axis_one"], ["bad_each"]),
+                helper.make_node("Gather", [probabilities, "neighbours"], ["mixed_probabilities"], axis=1),
+                helper.make_node("Where", ["bad_each", "mixed_probabilities", probabilities], ["probabilities"]),
+                helper.make_node("Add", [label, "one_more"], ["next_label"]),
+                helper.make_node("Mod", ["next_label", "digits"], ["mixed_label"]),
+                helper.make_node("Where", [bad, "mixed_label", label], ["label"]),
             ]
         )
 

@@ -49,6 +49,7 @@ def rollout_file(
     pause: str = "2s",
     bake: str = "8s",
     analysis: Mapping[str, Any] | None = None,
+    stickiness: str = "key",
 ) -> str:
     """A rollout of this version over the prior one. `pauses` after single weights; None there waits for a person."""
     entries: list[dict[str, Any]] = []
@@ -75,5 +76,6 @@ def rollout_file(
         "analysis": judged,
         "progressDeadline": "60s",
         "bake": {"duration": bake},
+        "stickiness": stickiness,
     }
     return yaml.safe_dump(document, sort_keys=False)

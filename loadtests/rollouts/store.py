@@ -28,6 +28,7 @@ BETTER: Final = "v2"
 GOLDEN_BROKEN: Final = "golden-fails"
 FAIL_PERCENT: Final = 30
 NAN_PERCENT: Final = 50
+MIXED_PERCENT: Final = 30
 _GOLDEN_ROWS: Final = 4
 
 
@@ -42,6 +43,7 @@ MADE: Final[Mapping[str, Made]] = {
     "fails-30": Made(artifacts.fails(FAIL_PERCENT), "Raises on 30 of 100 images."),
     "slow-10x": Made(artifacts.slow(), "Computes tens of milliseconds more in every run."),
     "nan-50": Made(artifacts.nan(NAN_PERCENT), "NaN for 50 of 100 images."),
+    "mixes-up": Made(artifacts.mixed_up(MIXED_PERCENT), "Gives the next digit for 30 of 100 images."),
     "crashes": Made(artifacts.same, "As good as v2; the run kills its replicas."),
     "late": Made(artifacts.same, "As good as v2, until the run makes it fail."),
 }

@@ -33,6 +33,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     ``slow_ms``, ``slow_ms_per_row`` and ``slow_factor`` add up. ``channel`` happens when a batch arrives, to
     ``channel_rate`` of them; a stall, once it has begun, lasts as long as the fault and leaves pings unanswered too.
+    Every run leaks ``leak_kib_per_run``, and what has leaked stays until the process ends.
     ``for_s`` ends all of it. The same ``seed`` makes the same choices again.
     """
 
@@ -42,6 +43,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     slow_factor: Annotated[float, Meta(ge=1, le=1000)] = 1.0
     nan_rate: Rate = 0.0
     wrong_shape_rate: Rate = 0.0
+    leak_kib_per_run: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     hang: Literal["loop", "model"] | None = None
     channel: Literal["cut", "garble", "stall"] | None = None
     channel_rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
@@ -52,7 +54,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def __post_init__(self) -> None:
         if self.channel is None and self.channel_rate != 1.0:
             raise ValueError("channel_rate: without `channel` it has no meaning")
-        touches_runs = self.fail_rate or self.nan_rate or self.wrong_shape_rate or self.slow
+        touches_runs = self.fail_rate or self.nan_rate or self.wrong_shape_rate or self.slow or self.leak_kib_per_run
         if not (touches_runs or self.hang or self.channel or self.exit):
             raise ValueError("it names nothing that shall go wrong")
 

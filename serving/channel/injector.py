@@ -79,6 +79,7 @@ class Injector:
         self._timers: list[asyncio.TimerHandle] = []
         self._hanging: set[asyncio.Task[None]] = set()
         self._stalled: set[FaultyConnection] = set()
+        self._leaked: list[bytes] = []
         self._runner: ModelRunner
 
     def install(self, runner: ModelRunner, server: TensorServer) -> None:
@@ -143,6 +144,10 @@ class Injector:
         while self._plan is plan and (left_s := until - self._clock.monotonic()) > 0:
             self._sleep(min(PIECE_S, left_s))
 
+    @property
+    def leaked_bytes(self) -> int:
+        return sum(map(len, self._leaked))
+
     # Between the runner and the model
 
     def _around(self, run: Run) -> Run:
@@ -154,6 +159,8 @@ class Injector:
 
     def _run(self, run: Run, inputs: Mapping[str, Array], plan: _Plan) -> Sequence[Array]:
         fate = draw(plan.fault, plan.runs)
+        if plan.fault.leak_kib_per_run:
+            self._leaked.append(b"\1" * (plan.fault.leak_kib_per_run << 10))  # written to: zeros would cost nothing
         rows = len(next(iter(inputs.values()))) if self._signature.batched else 1
         began = self._clock.monotonic()
         arrays = () if fate.fails else run(inputs)

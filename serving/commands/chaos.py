@@ -26,7 +26,9 @@ def add_parser(subparsers: Subparsers) -> None:
         description=f"{text[0].upper()}{text[1:]}. It starts a system of its own on this machine.",
         epilog="`holdfast chaos run --help` tells what a run takes, `holdfast chaos list` the scenarios.",
     )
-    parser.add_argument("words", metavar="run SCENARIO [--seed N] | list | all", nargs=argparse.REMAINDER)
+    parser.add_argument(
+        "words", metavar="run SCENARIO [--seed N] | list | all | broken | schedule", nargs=argparse.REMAINDER
+    )
     parser.set_defaults(run=_run)
 
 

@@ -100,7 +100,15 @@ class ControlReplica:
             loop.create_task(every(SHOW_S, self._show)),
         ]
 
+    async def __del__(self) -> None:
+        """What goes on by itself ends before the process does: it would find its threads gone, and say so."""
+        tasks = getattr(self, "_tasks", ())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     # Versions
+
     async def load(self, model: str, body: bytes) -> tuple[str, str] | None:
         load = functools.partial(self._versions.load, rolled_back=self._controller.desired.rolled_back)
         return await refusal(self._unheld(model, load, body))

@@ -74,6 +74,7 @@ class ModelReplica:
             busy=lambda: self._runner.under_way() is not None,
             replace_after_s=model.ejection.replace_after_s,
             clock=self._clock,
+            max_memory_mb=model.max_memory_mb,
         )
         self._watchdog = Watchdog(
             [LoopTurns(asyncio.get_running_loop()), ModelRuns(self._runner.under_way)],

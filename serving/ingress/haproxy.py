@@ -1,10 +1,11 @@
 """HAProxy's configuration, from the settings. Pure.
 
 It is static: one ``server`` line for each port that a gateway may take, health-checked, so that gateways come and go
-without a reload. A request is sent to another gateway if the first one dies before it answered, as long as it fits
-HAProxy's buffer. What HAProxy answers by itself is JSON like everything else, but for bytes that it can't read as
-HTTP: its 400 to those can't be changed. Not here: running it, and the socket that it is lent
-(``serving.ingress.keeper``).
+without a reload. A gateway that answers late is soon left out, as long as there is another; where a whole machine is
+too busy, those who answer late are asked all the same. A request is sent to another gateway if the first one dies
+before it answered, as long as it fits HAProxy's buffer. What HAProxy answers by itself is JSON like everything else,
+but for bytes that it can't read as HTTP: its 400 to those can't be changed. Not here: running it, and the socket that
+it is lent (``serving.ingress.keeper``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from serving.settings import HttpSettings
 LISTENER: Final = "HOLDFAST_LISTENER"
 """The environment variable with the file descriptor that clients connect to."""
 ACCEPTING_PATH: Final = "/v2/holdfast/accepting"
+PATIENCE_S: Final = 5
+"""A gateway that takes longer for a check isn't asked any more, also when there is no other."""
 BUFFER_OVERHEAD_BYTES: Final = 16_384
 """Room for a request's headers beside its body."""
 
@@ -49,19 +52,30 @@ defaults
 
 frontend clients
     bind fd@${{{listener}}}
+    use_backend gateways_late if {{ nbsrv(gateways) eq 0 }}
     default_backend gateways
     http-error status 408 content-type application/json string '{{"error":"the request did not arrive in time"}}'
 
 backend gateways
-    balance leastconn
-    option httpchk
-    http-check send meth GET uri {accepting_path}
-    http-check expect status 200
+{checked}
     default-server check inter 500ms fastinter 100ms downinter 200ms rise 1 fall 2
     default-server observe layer4 error-limit 1 on-error mark-down
 {errors}
 {servers}
+
+backend gateways_late
+{checked}
+    timeout check {patience_s}s
+    default-server check inter 1s rise 1 fall 3
+{errors}
+{servers}
 """
+
+_CHECKED: Final = f"""\
+    balance leastconn
+    option httpchk
+    http-check send meth GET uri {ACCEPTING_PATH}
+    http-check expect status 200"""
 
 _ERRORS: Final = {
     502: "the gateway died while it had the request",
@@ -82,7 +96,8 @@ def render_config(http: HttpSettings, *, pidfile: Path) -> str:
         idle_s=max(1, round(http.idle_timeout_s)),
         drain_s=max(1, round(http.drain_timeout_s)),
         retries=len(servers),
-        accepting_path=ACCEPTING_PATH,
+        patience_s=PATIENCE_S,
+        checked=_CHECKED,
         errors="\n".join(f"    http-error status {status} {_json(text)}" for status, text in _ERRORS.items()),
         servers="\n".join(servers),
     )

@@ -47,7 +47,7 @@ class Information:
         self._status = status
 
     async def answer(self, endpoint: str, model: str, version: str | None, body: bytes) -> HttpResponse:
-        """Raises ``ModelNotFound`` and ``InvalidRequest``."""
+        """Raises ``ModelNotFound``, ``ReplicaUnavailable`` of what is still to come, and ``InvalidRequest``."""
         match endpoint:
             case "server":
                 return self._server

@@ -43,6 +43,8 @@ class ControlPlane:
             try:
                 self._known = msgspec.json.decode(question.result(), type=Overview)
                 self._answered = self._clock.monotonic()
+            except asyncio.CancelledError:
+                detail = "this gateway leaves"
             except (RequestError, ValueError) as error:
                 detail = str(error)
             else:
@@ -53,5 +55,6 @@ class ControlPlane:
         return msgspec.structs.replace(self._known, controller=last)
 
     def close(self) -> None:
+        """Give up the question that may be open; whoever waits for it hears that there is no answer."""
         if self._question is not None:
             self._question.cancel()

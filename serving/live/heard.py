@@ -89,6 +89,7 @@ class StatusHeard(msgspec.Struct, frozen=True):
     gateway: GatewayHeard
     models: dict[str, ModelHeard] = {}
     unavailable: dict[str, str] = {}
+    coming: tuple[str, ...] = ()
 
 
 class Heard(NamedTuple):

@@ -90,12 +90,11 @@ class Hub:
                 self._turns = None
 
     def close(self) -> None:
-        """End what everybody watches."""
+        """End what everybody watches. A snapshot that is being made is made to its end: somebody may wait for it."""
         self._closed = True
         self._news.set()
-        for task in (self._turns, self._gathering):
-            if task is not None:
-                task.cancel()
+        if self._turns is not None:
+            self._turns.cancel()
 
     def _fresh(self) -> bool:
         return self._clock.monotonic() - self._made < PERIOD_S
@@ -131,6 +130,7 @@ class Hub:
         """One at a time: whoever comes while one is made gets that one, and no one who goes stops it for the others."""
         if self._gathering is None:
             self._gathering = asyncio.ensure_future(self._make())
+            self._gathering.add_done_callback(_seen)
         return await asyncio.shield(self._gathering)
 
     async def _make(self) -> Snapshot:
@@ -144,3 +144,9 @@ class Hub:
         news, self._news = self._news, asyncio.Event()
         news.set()
         return snapshot
+
+
+def _seen(gathering: asyncio.Task[Snapshot]) -> None:
+    """Its error is told to who waits for it; if all of them have gone, it is told to nobody."""
+    if not gathering.cancelled():
+        gathering.exception()

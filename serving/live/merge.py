@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from serving.live.heard import BreakerHeard, Heard, ModelHeard, ReplicaHeard, VersionHeard
+from serving.live.heard import BreakerHeard, Heard, ModelHeard, ReplicaHeard, StatusHeard, VersionHeard
 from serving.live.snapshot import (
     BreakerState,
     BreakerView,
@@ -23,6 +23,8 @@ from serving.live.snapshot import (
     VersionView,
     Waiting,
 )
+
+COMING: Final = "it is being brought up"
 
 _STATES: Final[dict[str, BreakerState]] = {"closed": "closed", "half_open": "half-open", "open": "open"}
 _GRAVITY: Final[tuple[BreakerState, ...]] = ("closed", "half-open", "open")
@@ -54,7 +56,7 @@ def gateways(heard: Sequence[Heard], *, expected: int) -> Gateways:
 def models(heard: Sequence[Heard]) -> tuple[ModelView, ...]:
     """Every model that any gateway knows, in order, without rates, series and rollout."""
     newest = sorted(heard, key=lambda each: (-each.status.gateway.routing_table, each.port))
-    unavailable = newest[0].status.unavailable if newest else {}
+    unavailable = _absent(newest[0].status) if newest else {}
     names = {name for each in newest for name in each.status.models}
     names |= {name.partition("@")[0] for name in unavailable}
     found = []
@@ -67,6 +69,11 @@ def models(heard: Sequence[Heard]) -> tuple[ModelView, ...]:
         reasons = {v: why for key, why in unavailable.items() for m, _, v in [key.partition("@")] if m == name}
         found.append(_model(name, told, reasons))
     return tuple(found)
+
+
+def _absent(status: StatusHeard) -> dict[str, str]:
+    """Why versions aren't served that were, or should be."""
+    return {**dict.fromkeys(status.coming, COMING), **status.unavailable}
 
 
 def _model(name: str, told: Sequence[_Told], unavailable: dict[str, str]) -> ModelView:
@@ -155,8 +162,8 @@ def _version(name: str, told: Sequence[_Told], *, role: Role, weight: dict[str, 
         role=role,
         weight=round(1.0 - sum(weight.values()), 4) if role == "stable" else weight.get(name, 0.0),
         digest=versions[0].digest,
-        ready=all(found.ready for found in versions),
-        reason=reason,
+        ready=(ready := all(found.ready for found in versions)),
+        reason="" if ready else reason,
         breaker=_breaker([(each, found.breaker) for each, found in having]),
         replicas=_replicas(versions),
         waiting=sum(found.waiting for found in versions),

@@ -69,6 +69,7 @@ class Exchange:
         "shared",
         "since",
         "sticky_key",
+        "suspect",
         "trial",
         "unheard",
         "until",
@@ -82,11 +83,15 @@ class Exchange:
         *,
         has_fallback: bool = False,
         sticky_key: bytes | None = None,
+        suspect: bool = False,
     ) -> None:
         self.request = request
         self.deadline = deadline
         self.has_fallback = has_fallback
         self.sticky_key = sticky_key
+        self.suspect = suspect
+        """Whether a version has failed at it in a way that may be its own doing: then the next one that does so, too,
+        isn't blamed for it."""
         self.since = 0.0
         """When the version was asked first."""
         self.until = 0.0
@@ -169,7 +174,8 @@ class Attempts:
                     raise failed.error from None
                 first = failed
             return await self._retry(exchange, first)
-        except RequestError:
+        except RequestError as error:
+            exchange.suspect = exchange.suspect or failure_of(error).by_input
             if exchange.unheard is not None and not exchange.held_against:
                 ticket, seconds = exchange.unheard
                 ticket.failed(seconds)
@@ -297,9 +303,10 @@ class Attempts:
         """Let the breaker hear of a failed attempt: now, when the request has failed altogether, or never.
 
         It hears of what took unusually long at once, because that has cost the caller time in any case; not of a caller
-        who was only in a hurry. The ticket, unless it is kept for later.
+        who was only in a hurry, nor of a request that is ``suspect``. The ticket, unless it is kept for later.
         """
-        if not failure_of(error).counts or exchange.held_against:
+        failure = failure_of(error)
+        if not failure.counts or exchange.held_against or (exchange.suspect and failure.by_input):
             return ticket
         if isinstance(error, DeadlineExceeded | AttemptTimeout):
             if exchange.overdue:

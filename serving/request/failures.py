@@ -18,19 +18,22 @@ class Failure(NamedTuple):
 
     ``retryable``: another attempt at the same version may do better. ``counts``: it speaks against the version, so
     its breaker hears of it, and against the replica. ``bad``: it is a bad event when versions are compared.
-    ``may_fall_back``: something else than the version may answer.
+    ``may_fall_back``: something else than the version may answer. ``by_input``: it may be the input's doing, so who
+    fails in this way at a request at which another version has failed so already isn't blamed for it.
     """
 
     retryable: bool
     counts: bool
     bad: bool
     may_fall_back: bool
+    by_input: bool = False
 
 
 _CALLER: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=False)
 _SHED: Final = Failure(retryable=False, counts=False, bad=False, may_fall_back=True)
 _CANT_NOW: Final = Failure(retryable=True, counts=False, bad=True, may_fall_back=True)
 _MAY_PASS: Final = Failure(retryable=True, counts=True, bad=True, may_fall_back=True)
+_COMPUTED_BADLY: Final = Failure(retryable=True, counts=True, bad=True, may_fall_back=True, by_input=True)
 
 FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
     {
@@ -59,9 +62,9 @@ FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
         # A replica that dies may have died of anything, but one after the other is the version's doing.
         errors.ReplicaLost: _MAY_PASS,
         errors.AttemptTimeout: _MAY_PASS,
-        # The replica may be bad, not the version: another one may do better.
-        errors.ModelFailed: _MAY_PASS,
-        errors.InvalidAnswer: _MAY_PASS,
+        # The replica may be bad, not the version: another one may do better. Or the input is poison to every model.
+        errors.ModelFailed: _COMPUTED_BADLY,
+        errors.InvalidAnswer: _COMPUTED_BADLY,
         # No time is left for anything else.
         errors.DeadlineExceeded: Failure(retryable=False, counts=True, bad=True, may_fall_back=False),
         errors.NoAnswer: Failure(retryable=False, counts=False, bad=False, may_fall_back=False),

@@ -106,7 +106,7 @@ class Plan(NamedTuple):
 
 
 class Router(Protocol):
-    """Says how a call is answered; raises ``ModelNotFound``."""
+    """Says how a call is answered; raises ``ModelNotFound``, and ``ReplicaUnavailable`` of what is still to come."""
 
     def route(self, model: str, version: str | None) -> Plan: ...
 
@@ -285,7 +285,7 @@ async def fall_back(plan: Plan, exchange: Exchange, error: RequestError) -> Give
         raise error
     shed = isinstance(error, Overloaded)
     try:
-        found = await plan.chain.answer(Question(exchange.request, exchange.deadline, shed))
+        found = await plan.chain.answer(Question(exchange.request, exchange.deadline, shed, exchange.suspect))
     except Exhausted as exhausted:
         if shed:
             raise error from None  # with its word on when to come back

@@ -71,11 +71,12 @@ def _instead(state: RolloutState) -> str:
 
 
 def _later(state: RolloutState, at: float) -> RolloutState:
+    """A clock that was put back is believed from then on: else no time would pass until it is where it was."""
     passed_s = min(max(at - state.at, 0.0), UNWATCHED_MAX_S)
-    at = max(at, state.at)
+    state = replace(state, at=at, since=min(state.since, at))
     if state.phase is Phase.PAUSED:
-        return replace(state, at=at)
-    return replace(state, at=at, here_s=state.here_s + passed_s, weight_s=state.weight_s + passed_s)
+        return state
+    return replace(state, here_s=state.here_s + passed_s, weight_s=state.weight_s + passed_s)
 
 
 def _assessed(state: RolloutState) -> RolloutState:

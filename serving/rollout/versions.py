@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -140,15 +140,26 @@ class VersionControl:
                         )
                 elif self._table.unavailable.get(str(name)) != UNLOADED and not self._given_up(name):
                     wanted[name] = wanted.get(name, False) or version == stable
+        telling = asyncio.create_task(self._tell_what_comes(list(wanted)))
         for name, make_stable in wanted.items():
-            task = asyncio.create_task(self._load_initially(name, make_stable=make_stable))
+            task = asyncio.create_task(self._load_initially(name, make_stable=make_stable, told=telling))
             self._initial.setdefault(name.model, []).append(task)
         for name in sorted(unwanted):
             loads = list(self._initial.get(name.model, ()))
             task = asyncio.create_task(self._keep_back(name, rolled_back_because(marked[str(name)]), loads))
             self._initial.setdefault(name.model, []).append(task)
         self._known.set()
-        await asyncio.gather(*(task for tasks in self._initial.values() for task in tasks))
+        await asyncio.gather(telling, *(task for tasks in self._initial.values() for task in tasks))
+
+    async def _tell_what_comes(self, wanted: Sequence[ModelVersion]) -> None:
+        """So that the gateways ask those to come again who ask for what isn't up yet."""
+
+        def expecting(table: RoutingTable) -> RoutingTable:
+            there = loaded(table)
+            return table.expecting(str(name) for name in wanted if name not in there)
+
+        if expecting(self._table) is not self._table:
+            await self._change(expecting, built=False)
 
     async def _keep_back(self, name: ModelVersion, reason: str, loads: list[asyncio.Task[None]]) -> None:
         """A version that was rolled back isn't served, and what it has answered isn't given any more.
@@ -270,7 +281,8 @@ class VersionControl:
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())
 
-    async def _load_initially(self, name: ModelVersion, *, make_stable: bool) -> None:
+    async def _load_initially(self, name: ModelVersion, *, make_stable: bool, told: asyncio.Task[None]) -> None:
+        """``told`` ends when the table says that this version is coming: if it doesn't, that has to be unsaid."""
         try:
             async with self._lock(name.model):
                 await self._load(name, make_stable=make_stable, initial=True)
@@ -278,6 +290,10 @@ class VersionControl:
             log.error("%s isn't served: %s", name, error.message)
         except Exception:
             log.exception("%s isn't served", name)
+        if name not in loaded(self._table):
+            await asyncio.wait([told])
+        if str(name) in self._table.coming:
+            await self._change(lambda table: table.expecting(set(table.coming) - {str(name)}), built=False)
 
     async def _load(self, name: ModelVersion, *, make_stable: bool, initial: bool = False) -> None:
         """Verify, deploy, and only then serve; what fails is taken away again and the reason kept.

@@ -5,7 +5,7 @@ Gateways swap it in by one reference. Not here: who writes it (the control plane
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
@@ -91,13 +91,30 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All models. A table with a higher ``generation`` replaces one with a lower.
 
     ``unavailable`` says of versions (``model@version``) that should be served why they aren't. ``withdrawn`` says of
-    versions, by digest, why what they answered may not be given again: cached answers of theirs are void.
+    versions, by digest, why what they answered may not be given again: cached answers of theirs are void. ``coming``
+    are versions that are being brought up because they are to be served from the start: whoever asks for one shall come
+    again, not go away.
     """
 
     generation: int = 0
     models: dict[str, ModelRoute] = {}
     unavailable: dict[str, str] = {}
     withdrawn: dict[str, str] = {}
+    coming: tuple[str, ...] = ()
+
+    def comes(self, model: str, version: str | None) -> bool:
+        """Whether this version of the model, or any, is on its way."""
+        if version is not None:
+            return f"{model}@{version}" in self.coming
+        return any(name.partition("@")[0] == model for name in self.coming)
+
+    def expecting(self, names: Iterable[str]) -> RoutingTable:
+        """The next table, in which these versions and no others are on their way; this one if they are already."""
+        coming = tuple(sorted(names))
+        return self if coming == self.coming else replace(self, generation=self.generation + 1, coming=coming)
+
+    def _still_coming(self, arrived: str) -> tuple[str, ...]:
+        return tuple([name for name in self.coming if name != arrived])
 
     def resolve(self, model: str, version: str | None) -> str:
         """The version that shall answer; raises ``ModelNotFound``."""
@@ -125,13 +142,13 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         reasons = {key: reason for key, reason in self.unavailable.items() if key != f"{model}@{version}"}
         withdrawn = {key: reason for key, reason in self.withdrawn.items() if still_withdrawn or key != digest}
         models = {**self.models, model: ModelRoute(name, versions) if route is None else route.moved(name, versions)}
-        return RoutingTable(self.generation + 1, models, reasons, withdrawn)
+        return RoutingTable(self.generation + 1, models, reasons, withdrawn, self._still_coming(f"{model}@{version}"))
 
     def with_withdrawn(self, withdrawn: Mapping[str, str]) -> RoutingTable:
         """The next table, in which these are withdrawn too; this one if they are already."""
         if withdrawn.keys() <= self.withdrawn.keys():
             return self
-        return RoutingTable(self.generation + 1, self.models, self.unavailable, {**withdrawn, **self.withdrawn})
+        return replace(self, generation=self.generation + 1, withdrawn={**withdrawn, **self.withdrawn})
 
     def without_version(
         self, model: str, version: str, *, reason: str | None = None, withdraw: bool = False
@@ -152,7 +169,7 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         withdrawn = self.withdrawn
         if withdraw and route is not None and version in route.versions:
             withdrawn = {**withdrawn, route.versions[version]: reason or "withdrawn"}
-        return RoutingTable(self.generation + 1, models, reasons, withdrawn)
+        return RoutingTable(self.generation + 1, models, reasons, withdrawn, self._still_coming(f"{model}@{version}"))
 
     def with_mirror(self, model: str, version: str, share: float) -> RoutingTable:
         """The next table, in which this share of the model's requests is mirrored to a version of it.

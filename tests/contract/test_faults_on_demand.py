@@ -150,6 +150,14 @@ class TestEveryWay:
             answer = await ending(faulty.world.client.submit(faulty.world.work([1, 2])))
             assert answer.outputs[0].shape == (2, 2, 1)
 
+    async def test_what_leaks_is_held_for_good_and_answers_are_as_ever(self, way: Way, socket_dir: Path) -> None:
+        async with faulty_of(way, socket_dir) as faulty:
+            faulty.cause(leak_kib_per_run=64)
+            assert [await faulty.ask(), await faulty.ask()] == [[2], [2]]
+            faulty.end()
+            await faulty.ask()
+            assert faulty.injector.leaked_bytes == 2 * 64 * 1024
+
     async def test_slowness_is_the_models_own_time(self, way: Way, socket_dir: Path) -> None:
         async with faulty_of(way, socket_dir) as faulty:
             for fault, rows, seconds in (

@@ -1,4 +1,4 @@
-"""A short scenario from a file, as people run it: the record that it leaves, and that it can fail."""
+"""The short set of chaos that is always played: a kill, faults out of a seed, a bad canary, and a broken check."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from loadtests.chaos import library
 from loadtests.users.rows import Outcome, parse_rows
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-FILE = """
-name: short
-title: Short
-what: A replica is killed; nobody may notice. That a breaker opens is promised, and can't be kept.
+KILL = """
+name: kill
+title: A replica is killed
+what: Nobody may notice. That a breaker opens is promised, and can't be kept.
 load: {rate: 30, seconds: 8, users: {json: 2, binary: 2, sticky: 1}}
 calm: 2s
 faults:
@@ -27,25 +29,66 @@ must:
   back_within: 60s
   breaker_opens: true
 """
+DRAWN = """
+name: drawn
+title: Faults that a seed composes
+what: Nobody may notice.
+load: {rate: 30, seconds: 8, users: {json: 2, binary: 2, sticky: 1}}
+calm: 2s
+draw: {at: 2s, every: 2s, until: 6s, faults: [{fault: nan, rate: 0.5, lasts: 1s}, {fault: cut, lasts: 1s}]}
+"""
+CANARY = """
+name: canary
+title: A canary that fails
+what: It is taken back.
+system: {stable: v1}
+load: {rate: 60, seconds: 15, users: {json: 2, binary: 2, sticky: 1}}
+calm: 2s
+rollout: {version: fails-30, at: 2s, steps: [25, 100], pause: 5s}
+must:
+  ends_as: RolledBack
+"""
 
 
-def test_a_scenario_leaves_a_record_and_tells_what_was_broken(zoo_store: Path, tmp_path: Path) -> None:
-    file = tmp_path / "short.yaml"
-    file.write_text(FILE)
-    words = ["run", str(file), "--seed", "3", "--out", str(tmp_path / "out"), "--store", str(zoo_store)]
-    found = subprocess.run(
-        [sys.executable, "-m", "loadtests.chaos", *words],
+def played(store: Path, *words: str, within_s: float = 420) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "loadtests.chaos", *words, "--store", str(store)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
-        timeout=420,
+        timeout=within_s,
     )
+
+
+def record(folder: Path) -> Any:
+    return json.loads((folder / "run.json").read_text())
+
+
+def broken_promises(folder: Path) -> list[str]:
+    return [verdict["promise"] for verdict in record(folder)["verdicts"] if not verdict["held"]]
+
+
+def test_scenarios_leave_records_and_tell_what_was_broken(zoo_store: Path, tmp_path: Path) -> None:
+    files = {"kill": KILL, "drawn": DRAWN, "canary": CANARY}
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    only = ",".join(str(tmp_path / f"{name}.yaml") for name in files)
+    out = tmp_path / "out"
+    found = played(zoo_store, "all", "--only", only, "--seed", "3", "--out", str(out), within_s=600)
     assert found.returncode == 1, found.stdout + found.stderr
-    folder = tmp_path / "out" / "short"
-    run = json.loads((folder / "run.json").read_text())
-    assert [verdict["promise"] for verdict in run["verdicts"] if not verdict["held"]] == ["the breaker opens"]
+    assert {name: broken_promises(out / name) for name in files} == {
+        "kill": ["the breaker opens"],
+        "drawn": [],
+        "canary": [],
+    }, found.stdout
+    _told_of_the_kill(out / "kill")
+    _can_be_played_again(out / "drawn")
+
+
+def _told_of_the_kill(folder: Path) -> None:
+    run = record(folder)
     assert run["seed"] == 3
     assert not run["held"]
     [fault] = json.loads((folder / "faults.json").read_text())
@@ -57,3 +100,15 @@ def test_a_scenario_leaves_a_record_and_tells_what_was_broken(zoo_store: Path, t
     series = json.loads((folder / "series.json").read_text())
     assert {"breaker", "replicas", "gateway_memory"} <= {each["name"] for each in series["series"]}
     assert all(len(each["values"]) == len(series["t_s"]) for each in series["series"])
+
+
+def _can_be_played_again(folder: Path) -> None:
+    kept = library.load(str(folder / "scenario.yaml"))
+    assert [float(fault.at) for fault in kept.faults] == [due["at_s"] for due in record(folder)["schedule"]]
+
+
+def test_a_scenario_notices_that_its_protection_is_off(zoo_store: Path, tmp_path: Path) -> None:
+    found = played(zoo_store, "broken", "--only", "fallback", "--out", str(tmp_path / "out"))
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "1 of 1 were noticed" in found.stdout
+    assert any("client errors" in promise for promise in broken_promises(tmp_path / "out/fallback/all_primary_killed"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from serving.ingress.haproxy import ACCEPTING_PATH
 from serving.ingress.keeper import HaproxyFiles, HaproxyKeeper, listen, running_pid
 from serving.settings import GatewaySettings, HttpSettings, Settings
 
@@ -35,7 +38,11 @@ class Gateway(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
+    check_takes_s = 0.0
+
     def do_GET(self) -> None:
+        if self.path == ACCEPTING_PATH:
+            time.sleep(self.check_takes_s)
         self.send_response(200)
         self.send_header("content-length", "2")
         self.end_headers()
@@ -45,10 +52,22 @@ class Gateway(BaseHTTPRequestHandler):
         pass
 
 
+class SlowGateway(Gateway):
+    """Has no time for HAProxy's checks."""
+
+    check_takes_s = 1.5
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """HAProxy goes away whenever it likes."""
+
+
 @contextlib.asynccontextmanager
-async def gateway(port: int) -> AsyncIterator[None]:
-    with ThreadingHTTPServer(("127.0.0.1", port), Gateway) as server:
-        server.daemon_threads = True
+async def gateway(port: int, kind: type[Gateway] = Gateway) -> AsyncIterator[None]:
+    with Server(("127.0.0.1", port), kind) as server:
         serving = asyncio.get_running_loop().run_in_executor(None, server.serve_forever, 0.05)
         try:
             yield
@@ -145,6 +164,7 @@ def test_nobody_is_refused_while_haproxy_is_dead(tmp_path: Path) -> None:
 KEEPER = """
 import asyncio, sys
 import msgspec
+from serving.ingress.haproxy import ACCEPTING_PATH
 from serving.ingress.keeper import HaproxyFiles, HaproxyKeeper
 from serving.settings import Settings
 
@@ -167,12 +187,14 @@ def test_the_next_keeper_takes_over_from_one_that_died(tmp_path: Path) -> None:
             stdout=asyncio.subprocess.PIPE,
         )
         async with gateway(place.gateway_port):
-            assert dying.stdout is not None
-            assert await dying.stdout.readline() == b"started\n"
-            await until(place.answers)
-            orphan = running_pid(place.files)
-            dying.kill()
-            await dying.wait()
+            try:
+                assert dying.stdout is not None
+                assert await dying.stdout.readline() == b"started\n"
+                await until(place.answers)
+                orphan = running_pid(place.files)
+            finally:
+                dying.kill()
+                await dying.wait()
             with Clients(place.port) as clients:
                 await keeper.start()
                 try:
@@ -183,6 +205,22 @@ def test_the_next_keeper_takes_over_from_one_that_died(tmp_path: Path) -> None:
         return clients.answers
 
     assert [answer for answer in asyncio.run(play()) if answer != "ok"] == []
+
+
+def test_the_only_gateways_are_asked_also_if_they_are_late(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def play() -> list[str]:
+        place = Place(tmp_path)
+        keeper = place.keeper()
+        async with gateway(place.gateway_port, SlowGateway):
+            await keeper.start()
+            try:
+                await until(lambda: "backend 'gateways' has no server available" in caplog.text)
+                return [ask(place.port) for _ in range(20)]
+            finally:
+                await keeper.stop()
+
+    with caplog.at_level(logging.INFO, "holdfast.haproxy"):
+        assert asyncio.run(play()) == ["ok"] * 20
 
 
 def test_who_comes_after_the_end_is_refused_at_once(tmp_path: Path) -> None:

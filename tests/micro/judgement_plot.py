@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from math import isfinite
 from xml.sax.saxutils import escape
 
-from loadtests.bench.plot import COLOURS, FAINT, INK, LogScale
+from loadtests.bench.plot import LogScale
 from loadtests.bench.report import number
 from tests.micro.judgement import Floats
 
 WIDTH, ROW, TOP, LABELS = 960, 44, 78, 150
-PALETTE = ("#d9480f", COLOURS[2], COLOURS[1], COLOURS[3])
+INK, FAINT = "#24292f", "#d0d7de"
+PALETTE = ("#d9480f", "#084594", "#4292c6", "#6a51a3")
 DECISION_RIGHT, CURVES_LEFT, CURVES_RIGHT, HEIGHT_OF_CURVES = 540.0, 610.0, 930.0, 0.1
 
 

@@ -19,10 +19,13 @@ PACKAGES = ("serving", "models", "fallbacks", "loadtests")
 
 PURE = (
     "fallbacks/*.py",
+    "loadtests/chaos/composed.py",
     "loadtests/chaos/durations.py",
     "loadtests/chaos/faults.py",
+    "loadtests/chaos/protections.py",
     "loadtests/chaos/schedule.py",
     "loadtests/chaos/spec.py",
+    "loadtests/chaos/stickiness.py",
     "loadtests/chaos/table.py",
     "loadtests/chaos/verdicts.py",
     "loadtests/report/about.py",

@@ -1,7 +1,9 @@
-"""BentoML, one worker. Adaptive batching for the tiny model, up to 64 requests; its answer is a list of one.
+"""BentoML, with $WORKERS workers. Adaptive batching for the tiny model, up to 64 requests; its answer is a list of one.
 
 Images come through a mounted ASGI application, for the API's own file input writes every request to a disk first.
 """
+
+import os
 
 import bentoml
 import numpy as np
@@ -27,7 +29,7 @@ def _document(model, session, y):
 
 
 @bentoml.service(
-    workers=1,
+    workers=int(os.environ["WORKERS"]),
     traffic={"timeout": 30},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},

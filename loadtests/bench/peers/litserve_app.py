@@ -1,7 +1,6 @@
 """LitServe: one worker for each model, one API server. Batching for the tiny model, up to 64 requests in a batch."""
 
-import os
-import sys
+import argparse
 from typing import Annotated
 
 import litserve
@@ -53,22 +52,32 @@ class Orientation(Single):
         return np.frombuffer(request, dtype=np.float32).reshape(-1, *IMAGE)
 
 
-def main(single):
-    mlp = MlpSingle(api_path="/mlp") if single else Mlp(max_batch_size=64, batch_timeout=0.001, api_path="/mlp")
+def main(arguments):
+    mlp = Mlp(max_batch_size=64, batch_timeout=0.001, api_path="/mlp")
     server = litserve.LitServer(
-        [mlp, Wide(api_path="/wide"), Orientation(api_path="/orientation")],
+        [
+            MlpSingle(api_path="/mlp") if arguments.single else mlp,
+            Wide(api_path="/wide"),
+            Orientation(api_path="/orientation"),
+        ],
         accelerator="cpu",
-        workers_per_device=1,
-        fast_queue=True,
+        workers_per_device=arguments.workers,
+        fast_queue=arguments.fast_queue,
     )
     server.run(
         host="127.0.0.1",
-        port=int(os.environ["PORT"]),
-        num_api_servers=1,
+        port=arguments.port,
+        num_api_servers=arguments.servers,
         log_level="warning",
         generate_client_file=False,
     )
 
 
 if __name__ == "__main__":
-    main("--single" in sys.argv)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--single", action="store_true", help="no batching")
+    parser.add_argument("--servers", type=int, default=1, help="processes that speak HTTP")
+    parser.add_argument("--workers", type=int, default=1, help="processes for each model")
+    parser.add_argument("--fast-queue", action="store_true", help="ZeroMQ between them")
+    main(parser.parse_args())

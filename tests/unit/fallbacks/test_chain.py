@@ -57,6 +57,26 @@ async def test_a_strategy_that_breaks_does_not_keep_the_next_from_answering(cloc
         await Chain([Broken("a")]).answer(ASKED)
 
 
+async def test_what_may_be_the_questions_own_doing_is_told_to_those_behind(clock: FakeClock) -> None:
+    class Seen(Scripted):
+        suspect: bool | None = None
+
+        def __init__(self, name: str, unusable: Unusable) -> None:
+            super().__init__(name)
+            self._unusable = unusable
+
+        async def answer(self, question: Question) -> Degraded:
+            self.suspect = question.suspect
+            raise self._unusable
+
+    first = Seen("a", Unusable("it is asleep"))
+    second = Seen("b", Unusable("it can't compute that", by_input=True))
+    third, fourth = Seen("c", Unusable("it is asleep")), Seen("d", Unusable("it is asleep"))
+    with pytest.raises(Exhausted):
+        await Chain([first, second, third, fourth]).answer(ASKED)
+    assert [strategy.suspect for strategy in (first, second, third, fourth)] == [False, False, True, True]
+
+
 def test_a_chain_without_strategies_is_none() -> None:
     assert not Chain([])
     assert Chain([Scripted("a")])

@@ -7,9 +7,8 @@ import yaml
 from loadtests.bench import cli
 from loadtests.bench.install import VENVS, missing
 from loadtests.bench.lineup import SYSTEMS
-from loadtests.bench.measure import Plan
-from loadtests.bench.systems import Place, System, serve_config
-from loadtests.bench.workloads import IMAGE_1, MLP, PAYLOADS, Form
+from loadtests.bench.systems import System, serve_config
+from loadtests.bench.workloads import PAYLOADS
 
 
 def test_a_run_without_setup_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,26 +81,3 @@ def test_whoever_is_no_variant_for_the_tiny_model_is_measured_with_every_payload
 def test_every_choice_for_a_peer_but_the_ones_for_all_names_its_source(system: System) -> None:
     assert all(choice.source.startswith("https://") or choice.source == "" for choice in system.choices)
     assert any(choice.source for choice in system.choices) or system.name.startswith("holdfast")
-
-
-def test_a_plan_knows_whom_it_measures_with_what_and_how_long_that_takes(tmp_path: Path) -> None:
-    chosen = tuple(system for system in SYSTEMS if system.name in ("mlserver", "mlserver_single"))
-    plan = Plan(Place(tmp_path, 18000), chosen, repeat=2, seconds=5, payloads=(MLP, IMAGE_1))
-    batching, single = chosen
-
-    assert [payload.name for payload in plan.measured_with(batching)] == ["mlp", "image-1"]
-    assert [payload.name for payload in plan.measured_with(single)] == ["mlp"]
-    # 3 numbers of connections each; a start and a warm-up as well.
-    assert plan.minutes == pytest.approx(2 * (3 * (3 * 5 + 2) + 2 * 15) / 60)
-    assert batching.binary_form is Form.BASE64
-
-
-def test_every_second_round_goes_the_other_way_and_leaves_out_whom_it_can_not_measure(tmp_path: Path) -> None:
-    chosen = tuple(system for system in SYSTEMS if system.name in ("mlserver", "mlserver_single", "triton"))
-    plan = Plan(Place(tmp_path, 18000), chosen, repeat=2, seconds=5, payloads=(IMAGE_1,))
-
-    assert [[system.name for system in plan.in_round(number)] for number in (1, 2, 3)] == [
-        ["mlserver", "triton"],
-        ["triton", "mlserver"],
-        ["mlserver", "triton"],
-    ]

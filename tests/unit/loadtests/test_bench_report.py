@@ -7,6 +7,8 @@ import pytest
 from loadtests.bench import plot, report
 from loadtests.bench.results import Failure, Results, Sample
 
+SVG = "{http://www.w3.org/2000/svg}"
+
 
 def sample(system: str, payload: str, connections: int, per_second: float, *, number: int = 1) -> Sample:
     figures = {"p50_ms": 0.5, "p99_ms": 2.0, "cpu_s": 0.25, "rss_mb": 120.0, "pss_mb": 80.0}
@@ -76,7 +78,8 @@ def test_the_page_names_machine_and_versions_and_says_what_counts() -> None:
 
     assert "Abacus 9, 2 cores" in page
     assert "triton: numpy 1.26.4" in page
-    assert "Absolute figures drift" in page
+    assert "absolute figures drift" in page
+    assert "What this can't show" in page
 
 
 def test_the_page_shows_figures_and_ratios() -> None:
@@ -124,25 +127,63 @@ def test_what_could_not_be_measured_is_on_the_page() -> None:
 
 def test_a_picture_is_xml_with_a_dot_for_every_figure_inside_its_frame() -> None:
     picture = ET.fromstring(pictures(MEASURED)[0])  # noqa: S314  written by the code under test
-    namespace = "{http://www.w3.org/2000/svg}"
-    dots = [dot for dot in picture.iter(f"{namespace}circle") if dot.find(f"{namespace}title") is not None]
+    dots = [group.find(f"{SVG}circle") for group in picture.iter(f"{SVG}g")]
     _, _, width, height = map(float, picture.attrib["viewBox"].split())
 
     # Of two systems: req/s and CPU at two c each, p50 and p99 of a lone caller, memory.
     assert len(dots) == 2 * (2 + 2 + 2 + 1)
-    assert all(0 < float(dot.attrib["cx"]) < width and 0 < float(dot.attrib["cy"]) < height for dot in dots)
+    assert all(dot is not None for dot in dots)
+    assert all(0 < float(d.attrib["cx"]) < width and 0 < float(d.attrib["cy"]) < height for d in dots if d is not None)
+
+
+def test_a_dot_is_the_median_and_its_line_goes_from_the_lowest_round_to_the_highest() -> None:
+    rounds = [sample("triton", "mlp", 1, rate, number=n) for n, rate in enumerate((100.0, 400.0, 150.0), start=1)]
+    picture = ET.fromstring(pictures(results(*rounds))[0])  # noqa: S314  written by the code under test
+
+    first = next(picture.iter(f"{SVG}g"))
+    texts = [child.text for child in first if child.text]
+    line, dot = first.find(f"{SVG}line"), first.find(f"{SVG}circle")
+
+    assert texts == ["triton c=1: 150 (100 to 400)"]
+    assert line is not None
+    assert dot is not None
+    assert float(line.attrib["x1"]) < float(dot.attrib["cx"]) < float(line.attrib["x2"])
+
+
+def test_no_dot_hides_another_of_its_row() -> None:
+    picture = ET.fromstring(pictures(MEASURED)[0])  # noqa: S314  written by the code under test
+    places = [
+        (dot.attrib["cx"], dot.attrib["cy"]) for group in picture.iter(f"{SVG}g") for dot in group.iter(f"{SVG}circle")
+    ]
+
+    assert len(set(places)) == len(places)
+
+
+def test_a_picture_has_colours_for_the_dark() -> None:
+    assert "prefers-color-scheme: dark" in pictures(MEASURED)[0]
 
 
 def test_a_faster_system_stands_further_right() -> None:
     scale = plot.log_scale([30.0, 20_000.0], left=100, right=400)
 
-    assert (scale(10), scale(100_000)) == (100, 400)
+    assert scale(20) == pytest.approx(100)
+    assert scale(20_000) == pytest.approx(400)
     assert scale(100) < scale(1000)
-    assert scale.ticks() == [10, 100, 1000, 10_000, 100_000]
+
+
+def test_marks_are_decades_or_finer_where_there_is_room() -> None:
+    wide = plot.log_scale([30.0, 20_000.0], left=100, right=400)
+    narrow = plot.log_scale([22.0, 45.0], left=100, right=400)
+
+    assert wide.ticks() == [100, 1000, 10_000]
+    assert narrow.ticks() == [20, 50]
 
 
 def test_equal_values_still_make_a_scale() -> None:
-    assert plot.log_scale([100.0], left=0, right=1)(100) == 0
+    scale = plot.log_scale([100.0], left=0, right=1)
+
+    assert scale(100) == 0
+    assert len(scale.ticks()) >= 2
 
 
 def test_nothing_measured_is_a_page_all_the_same() -> None:

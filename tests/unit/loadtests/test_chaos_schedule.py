@@ -6,6 +6,7 @@ import random
 
 from loadtests.chaos import library
 from loadtests.chaos.faults import KillReplica, Slow, name_of
+from loadtests.chaos.run import scheduled
 from loadtests.chaos.schedule import Due, one_of, schedule
 from loadtests.chaos.spec import Scenario, parse
 
@@ -37,6 +38,21 @@ def test_the_same_seed_gives_the_same_schedule_and_another_one_another() -> None
         assert twice[0] == twice[1]
     assert of(FILE, 1) != of(FILE, 2)
     assert [name_of(due.fault) for due in of(DRAWN, 1)] != [name_of(due.fault) for due in of(DRAWN, 2)]
+
+
+def test_what_a_seed_composes_out_of_random_is_the_same_again_and_another_one_for_another_seed() -> None:
+    found = [[due.described() for due in scheduled(library.load("random"), seed)] for seed in (1, 1, 2, 3)]
+    assert found[0] == found[1]
+    assert len({str(one) for one in found}) == 3
+
+
+def test_who_is_hurt_can_be_said_in_the_file_and_changes_nobody_else() -> None:
+    said = FILE.replace("fault: kill_replica", "fault: kill_replica, lot: 0.25")
+    assert {due.lot for due in of(said) if isinstance(due.fault, KillReplica)} == {0.25}
+    assert [due.at_s for due in of(said)] == [due.at_s for due in of(FILE)]
+    assert [due for due in of(said) if isinstance(due.fault, Slow)] == [
+        due for due in of(FILE) if isinstance(due.fault, Slow)
+    ]
 
 
 def test_a_repeated_fault_comes_until_its_end_and_never_before_its_moment() -> None:

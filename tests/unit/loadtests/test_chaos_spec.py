@@ -8,7 +8,8 @@ from loadtests.chaos import library
 from loadtests.chaos.durations import Seconds, decode
 from loadtests.chaos.faults import NAMES, AnyFault
 from loadtests.chaos.hands import HANDS
-from loadtests.chaos.spec import ScenarioError, parse
+from loadtests.chaos.matrix import LINES
+from loadtests.chaos.spec import ScenarioError, lasting, parse
 
 FILE = """\
 name: mine
@@ -52,6 +53,7 @@ def test_a_scenario_is_read_with_its_defaults() -> None:
         ("at: 6s", "at: 6s, every: 2s", 6, "`every` and `until` belong together"),
         ("kill_replica", "redis_kill", 1, "`redis_kill` needs `system.redis: true`"),
         ("errors: 0", "goodput_min: 0.9", 9, "belong together"),
+        ("at: 6s", "at: 6s, phase: Baking", 1, "`phase` needs a rollout"),
         ("name: mine", "name: [", 3, "not YAML"),
     ],
 )
@@ -62,7 +64,7 @@ def test_a_mistake_is_named_with_its_line(right: str, wrong: str, line: int, sai
 
 
 def test_an_unknown_fault_is_answered_with_those_that_there_are() -> None:
-    assert "kill_haproxy" in complaint(FILE.replace("kill_replica", "leak"))
+    assert "kill_haproxy" in complaint(FILE.replace("kill_replica", "melt"))
 
 
 def test_a_file_without_anything_is_refused() -> None:
@@ -91,3 +93,44 @@ def test_durations_are_as_people_write_them(text: object, seconds: float) -> Non
 def test_anything_else_is_no_duration(text: object) -> None:
     with pytest.raises(ValueError, match="a duration is written as"):
         decode(Seconds, text)
+
+
+DRAWN = """\
+name: mine
+title: Mine
+what: A test.
+load: {rate: 100, seconds: 1800}
+draw: {at: 10s, every: 20s, until: 1770s, faults: [{fault: kill_replica}, {fault: slow, ms: 5}]}
+"""
+
+
+def test_a_scenario_whose_faults_are_drawn_can_last_as_long_as_one_likes() -> None:
+    scenario = lasting(parse(DRAWN, "x.yaml"), 240)
+    assert scenario.load.seconds == 240
+    assert scenario.draw is not None
+    assert float(scenario.draw.until) == 210
+    assert lasting(scenario, 1800) == parse(DRAWN, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "said"), [(FILE, 6.5, "`faults[1].at`"), (DRAWN, 3, "`calm`"), (DRAWN, 1, "load.seconds")]
+)
+def test_it_cant_be_shorter_than_what_stands_in_its_file(text: str, seconds: float, said: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        lasting(parse(text, "x.yaml"), seconds)
+    assert str(caught.value).startswith(f"mine can't last {seconds:g} s: ")
+    assert said in str(caught.value)
+
+
+def test_every_line_of_the_fault_matrix_has_a_scenario() -> None:
+    shown = {line for scenario in library.everything() for line in scenario.matrix}
+    assert shown == set(LINES)
+
+
+def test_a_line_that_the_matrix_doesnt_have_is_refused() -> None:
+    assert "matrix" in complaint(FILE + "matrix: [replica eaten]\n")
+
+
+def test_a_soak_is_played_only_by_name() -> None:
+    together = {scenario.name for scenario in library.together()}
+    assert {scenario.name for scenario in library.everything()} - together == {"soak"}

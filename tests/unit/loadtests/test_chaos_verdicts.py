@@ -11,7 +11,8 @@ from loadtests.chaos import table
 from loadtests.chaos.durations import Seconds
 from loadtests.chaos.faults import Cut, Fault, KillHaproxy, KillReplica, RestartEverything, Target
 from loadtests.chaos.spec import Must, Rollout, Scenario, System
-from loadtests.chaos.verdicts import Performed, Seen, Verdict, judge, steady_state
+from loadtests.chaos.verdict import Verdict
+from loadtests.chaos.verdicts import Performed, Seen, judge, steady_state
 from loadtests.users.load import Load
 from loadtests.users.rows import HEADER, Outcome, Row, parse_rows
 
@@ -177,6 +178,31 @@ def test_a_rollout_must_end_as_it_should_and_soon() -> None:
     assert verdict(must, rows(), good, about="rolled back within").held
     assert not verdict(must, rows(), Seen(ended_as="Succeeded"), about="ends as").held
     assert not verdict(must, rows(), Seen(ended_as="RolledBack"), about="rolled back within").held
+
+
+def test_the_static_answer_is_for_the_utmost_need() -> None:
+    must = scenario(static_max=0.01)
+    assert verdict(must, rows(between(7, 9, outcome=Outcome.DEGRADED, degraded="cache")), about="static").held
+    assert not verdict(must, rows(between(7, 9, outcome=Outcome.DEGRADED, degraded="static")), about="static").held
+
+
+def test_a_version_that_fails_is_to_be_spared() -> None:
+    must = scenario(failed_attempts_max=10)
+    assert verdict(must, rows(), Seen(attempts={"ok": 9, "model_failed": 10, "circuit_open": 99}), about="vain").held
+    assert not verdict(must, rows(), Seen(attempts={"model_failed": 6, "replica_lost": 5}), about="vain").held
+
+
+def test_sticky_keys_keep_their_version() -> None:
+    must = scenario(rollout=Rollout(version="v2", at=Seconds(5)), ends_as="Succeeded", sticky_moves_max=0)
+    good = rows(between(0, 8, user="sticky", version="digits@v1"))
+    good = [each._replace(user="sticky") for each in good]
+    seen = Seen(keys={f"{each.due_s:.5f}": index % 7 for index, each in enumerate(good)})
+    assert verdict(must, good, seen, about="sticky keys").held
+    back = [each._replace(version="digits@v1") if 12 <= each.due_s < 12.1 else each for each in good]
+    assert verdict(must, back, seen, about="sticky keys").seen == "5 answers went back, 7 keys met the canary"
+    assert not verdict(must, back, seen, about="sticky keys").held
+    nobody = [each._replace(version="digits@v1") for each in good]
+    assert not verdict(must, nobody, seen, about="sticky keys").held
 
 
 def test_no_model_works_for_those_who_went_away() -> None:

@@ -66,6 +66,17 @@ def test_one_version_answers_nan_to_the_unlucky_images_and_is_right_on_the_other
     assert np.allclose(given[~unlucky], right(store)[~unlucky], atol=1e-5)
 
 
+def test_one_version_gives_the_next_digit_for_the_unlucky_images_and_nothing_but_that_tells(store: Path) -> None:
+    probabilities, label = loaded(store, "mixes-up").run({"image": IMAGES})
+    wanted = answers_of(store / MODEL / BETTER / "model.onnx", IMAGES)
+    unlucky = artifacts.unlucky(IMAGES, 30)
+    assert (label[unlucky] == (wanted.label[unlucky] + 1) % 10).all()
+    assert (probabilities.argmax(axis=1) == label).all()
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert (label[~unlucky] == wanted.label[~unlucky]).all()
+    assert np.allclose(probabilities[~unlucky], wanted.probabilities[~unlucky], atol=1e-5)
+
+
 def test_the_slow_version_is_right_and_its_work_cant_be_done_once_for_all(store: Path) -> None:
     assert np.allclose(loaded(store, "slow-10x").run({"image": IMAGES})[0], right(store), atol=1e-5)
     from onnx import load

@@ -92,8 +92,57 @@ def rig(clock: FakeClock, tmp_path_factory: pytest.TempPathFactory) -> Rig:
 
 async def test_before_it_has_a_table_it_is_neither_ready_nor_accepting(clock: FakeClock, rig: Rig) -> None:
     assert (rig.gateway.ready, rig.gateway.accepting) == (False, False)
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ReplicaUnavailable, match="doesn't know yet what is served"):
         rig.gateway.route("m", None)
+
+
+async def test_what_is_coming_is_worth_asking_for_again_and_what_is_not_is_not_found(
+    clock: FakeClock, rig: Rig
+) -> None:
+    coming = rig.with_version(EMPTY.expecting(["m@v1", "m@v2", "n@v1"]), "n@v1")
+    await rig.gateway.apply(coming)
+    for version in (None, "v1", "v2"):
+        with pytest.raises(ReplicaUnavailable, match="isn't up yet"):
+            rig.gateway.route("m", version)
+        with pytest.raises(ReplicaUnavailable, match="isn't up yet"):
+            rig.gateway.version("m", version)
+    for model, version in (("x", None), ("m", "v3"), ("n", "v2")):
+        with pytest.raises(ModelNotFound):
+            rig.gateway.route(model, version)
+    assert await rig.ask("n") == [2, 4]
+    await rig.gateway.apply(rig.with_version(coming, "m@v2").without_version("m", "v1", reason="it can't be read"))
+    assert await rig.ask("m") == [2, 4]
+    with pytest.raises(ModelNotFound):
+        rig.gateway.route("m", "v1")
+    await rig.gateway.close()
+
+
+async def test_until_anything_of_what_is_coming_is_there_it_accepts_nothing(clock: FakeClock, rig: Rig) -> None:
+    coming = EMPTY.expecting(["m@v1", "n@v1"])
+    one_fails = coming.without_version("m", "v1", reason="it can't be read")
+    both_fail = one_fails.without_version("n", "v1", reason="it can't be read")
+    accepting = []
+    for table in (coming, one_fails, both_fail):
+        await rig.gateway.apply(table)
+        accepting.append(rig.gateway.accepting)
+    assert accepting == [False, False, True], "when nothing comes any more, that can be told"
+    await rig.gateway.close()
+
+
+async def test_a_version_that_the_table_brings_is_worth_asking_for_again_while_it_is_built(
+    clock: FakeClock, rig: Rig
+) -> None:
+    one = rig.with_version(EMPTY, "n@v1")
+    await rig.gateway.apply(one)
+    rig.delay_s = lambda name: 1.0
+    applying = asyncio.create_task(rig.gateway.apply(rig.with_version(one, "m@v1")))
+    await asyncio.sleep(0)
+    for version in (None, "v1"):
+        with pytest.raises(ReplicaUnavailable, match="'v1' isn't up here yet"):
+            rig.gateway.route("m", version)
+    await applying
+    assert await rig.ask("m") == [2, 4]
+    await rig.gateway.close()
 
 
 async def test_with_an_empty_table_it_accepts_but_is_never_ready_for_nothing(clock: FakeClock, rig: Rig) -> None:
@@ -150,14 +199,14 @@ def stable_of(rig: Rig, model: str = "m") -> str | None:
     """The version that answers by default; None if the model doesn't answer."""
     try:
         return rig.gateway.route(model, None).key[1]
-    except ModelNotFound:
+    except (ModelNotFound, ReplicaUnavailable):
         return None
 
 
 def can_be_asked(rig: Rig, *versions: str) -> list[str]:
     found = []
     for version in versions:
-        with contextlib.suppress(ModelNotFound):
+        with contextlib.suppress(ModelNotFound, ReplicaUnavailable):
             rig.gateway.route("m", version)
             found.append(version)
     return found
@@ -463,7 +512,7 @@ async def test_a_version_that_cannot_be_linked_does_not_keep_the_others_back(clo
     await rig.gateway.apply(table)
     assert await rig.ask() == [2, 4]
     assert rig.gateway.ready
-    with pytest.raises(ModelNotFound, match="isn't loaded here"):
+    with pytest.raises(ReplicaUnavailable, match="isn't up here yet"):
         rig.gateway.route("n", None)
     rig.broken.clear()
     await rig.gateway.apply(table)

@@ -8,7 +8,7 @@ import pytest
 
 from serving.channel.reports import Reports
 from serving.channel.work import Report
-from serving.health import ReplicaHealth, Unhealthy
+from serving.health import ReplicaHealth, Unhealthy, own_memory_mb
 from tests.fakes import FakeClock
 
 
@@ -32,8 +32,15 @@ class Rig:
         self.golden = Golden()
         self.reports = Reports()
         self.busy = True
+        self.mb = 300.0
         self.health = ReplicaHealth(
-            self.golden, self.reports, busy=lambda: self.busy, replace_after_s=10.0, clock=clock
+            self.golden,
+            self.reports,
+            busy=lambda: self.busy,
+            replace_after_s=10.0,
+            clock=clock,
+            max_memory_mb=512,
+            memory_mb=lambda: self.mb,
         )
 
 
@@ -84,3 +91,28 @@ async def test_a_check_that_waits_ends_with_the_replica(clock: FakeClock, rig: R
     rig.golden.takes_s = 1000.0
     await rig.health.check()
     await rig.health.close()
+
+
+async def test_a_replica_that_holds_too_much_memory_is_replaced_and_says_why(rig: Rig) -> None:
+    rig.mb = 512.0
+    await rig.health.check()
+    rig.mb = 512.6
+    with pytest.raises(Unhealthy, match=r"it holds 513 MB, more than max_memory_mb allows \(512\)"):
+        await rig.health.check()
+
+
+async def test_without_a_limit_nobody_looks_how_much_memory_it_holds(clock: FakeClock, rig: Rig) -> None:
+    def never() -> float:
+        raise AssertionError("nobody asked for it")
+
+    health = ReplicaHealth(
+        rig.golden, rig.reports, busy=lambda: True, replace_after_s=10.0, clock=clock, memory_mb=never
+    )
+    await health.check()
+
+
+def test_what_a_process_holds_grows_by_what_it_keeps() -> None:
+    before = own_memory_mb()
+    kept = b"\1" * (64 << 20)
+    assert own_memory_mb() - before > 50
+    assert len(kept) == 64 << 20

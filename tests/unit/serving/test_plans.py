@@ -83,6 +83,18 @@ async def test_whoever_is_next_in_the_chain_and_there_answers(clock: FakeClock, 
     await site.gateway.close()
 
 
+async def test_while_its_first_version_is_being_brought_up_its_chain_answers(clock: FakeClock, tmp_path: Path) -> None:
+    site = Site(clock, tmp_path, STATIC)
+    await site.serve("lite@v1")
+    serving = asyncio.ensure_future(site.serve("m@v2", "lite@v1"))
+    await settled()
+    assert not serving.done()
+    assert await site.who() == "m@static (static)"
+    await serving
+    assert await site.who() == "m@v2"
+    await site.gateway.close()
+
+
 async def test_a_version_that_can_not_be_reached_is_stood_in_for_by_another(clock: FakeClock, tmp_path: Path) -> None:
     site = Site(clock, tmp_path, UsePriorVersion(version="v1"))
     await site.serve("m@v1", "m@v2")

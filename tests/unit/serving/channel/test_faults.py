@@ -34,6 +34,7 @@ def read(**fields: Any) -> Fault:
         {"fail_rate": 0.3, "slow_ms": 200, "nan_rate": 0.5, "wrong_shape_rate": 0.1, "seed": 1, "for_s": 30},
         {"slow_ms_per_row": 5.0, "slow_factor": 10.0},
         {"hang": "loop"},
+        {"leak_kib_per_run": 64},
         {"channel": "stall", "channel_rate": 0.5, "exit": True},
     ],
 )
@@ -55,6 +56,8 @@ def test_a_fault_is_written_as_it_was_read(fields: dict[str, Any]) -> None:
         ("slow_ms_per_row", 10_001),
         ("slow_factor", 0.5),
         ("slow_factor", 1001),
+        ("leak_kib_per_run", -1),
+        ("leak_kib_per_run", 0.5),
         ("hang", "everything"),
         ("channel", "melt"),
         ("channel_rate", 0),

@@ -55,12 +55,15 @@ def test_haproxy_accepts_it(http: HttpSettings, socket_dir: Path) -> None:
 
 def test_every_port_of_the_range_is_a_server_that_is_checked(tmp_path: Path) -> None:
     text = rendered(HttpSettings(gateway_host="10.0.0.1", gateway_ports=(8100, 8102)), tmp_path)
-    assert re.findall(r"^    server (\S+) (\S+)$", text, re.MULTILINE) == [
-        ("g8100", "10.0.0.1:8100"),
-        ("g8101", "10.0.0.1:8101"),
-        ("g8102", "10.0.0.1:8102"),
-    ]
-    assert re.search(r"^    default-server check ", text, re.MULTILINE)
+    backends = text.split("\nbackend ")[1:]
+    assert [backend.split()[0] for backend in backends] == ["gateways", "gateways_late"]
+    for backend in backends:
+        assert re.findall(r"^    server (\S+) (\S+)$", backend, re.MULTILINE) == [
+            ("g8100", "10.0.0.1:8100"),
+            ("g8101", "10.0.0.1:8101"),
+            ("g8102", "10.0.0.1:8102"),
+        ]
+        assert re.search(r"^    default-server check ", backend, re.MULTILINE)
 
 
 def test_what_it_asks_the_gateways_is_a_path_that_they_answer(tmp_path: Path) -> None:
@@ -80,6 +83,6 @@ def test_a_request_up_to_the_promised_size_can_be_sent_again_to_any_other_gatewa
 def test_its_own_errors_are_json_as_all_others(tmp_path: Path) -> None:
     text = rendered(HttpSettings(), tmp_path)
     errors = re.findall(r'http-error status (\d+) content-type application/json string "((?:[^"\\]|\\.)*)"', text)
-    assert [status for status, _ in errors] == ["502", "503", "504"]
+    assert [status for status, _ in errors] == 2 * ["502", "503", "504"]
     for _, body in errors:
         assert list(json.loads(body.replace('\\"', '"'))) == ["error"]

@@ -189,6 +189,14 @@ async def test_why_there_is_no_answer_is_told(clock: FakeClock, answer: Exceptio
     assert (told.controller.state, told.controller.detail) == ("silent", str(answer))
 
 
+async def test_who_waits_while_the_gateway_leaves_is_told_all_but_that(clock: FakeClock) -> None:
+    here = ControlPlane(FakeControl().rollouts, clock=clock)
+    asked = asyncio.ensure_future(here.look())
+    await asyncio.sleep(0.1)
+    here.close()
+    assert (await asked).controller.detail == "this gateway leaves"
+
+
 async def test_an_answer_of_another_release_is_none(clock: FakeClock) -> None:
     async def other() -> bytes:
         return json.dumps({"controller": "new"}).encode()

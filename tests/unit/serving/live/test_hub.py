@@ -213,3 +213,24 @@ async def test_a_gateway_that_leaves_ends_what_is_watched(clock: FakeClock, sour
     late = Viewer(hub)
     await asyncio.sleep(60)
     assert (late.ended, late.events, source.gathered) == (True, [], gathered)
+
+
+async def test_a_gateway_that_leaves_still_answers_who_has_asked(
+    clock: FakeClock, source: FakeSource, hub: Hub
+) -> None:
+    source.takes_s = 0.4
+    asked = asyncio.ensure_future(hub.overview())
+    await settled()
+    hub.close()
+    assert json.loads(await asked)["models"]
+
+
+async def test_a_defect_that_nobody_waits_for_any_more_is_nobodys(
+    clock: FakeClock, source: FakeSource, hub: Hub
+) -> None:
+    """The loop of this test fails it if an exception isn't seen by anybody."""
+    source.takes_s, source.error = 0.4, ValueError("a defect")
+    asked = asyncio.ensure_future(hub.overview())
+    await settled()
+    asked.cancel()
+    await asyncio.sleep(1)

@@ -136,6 +136,13 @@ def test_a_model_of_which_nothing_is_served_is_told_too() -> None:
     assert (found.name, found.stable, [each.version for each in found.versions]) == ("m", None, ["v9", "v10"])
 
 
+def test_a_version_that_is_being_brought_up_is_told_unless_it_is_there() -> None:
+    found = one(heard(1, {"m": model()}, coming=["m@v2", "m@v3"]))
+    assert [(each.version, each.role, each.reason) for each in found.versions if each.reason] == [
+        ("v3", "unavailable", merge.COMING)
+    ]
+
+
 def test_fallbacks_and_shadows_add_up_in_their_order() -> None:
     chain = [
         {"type": "version", "name": "v1", "answered": 2, "unusable": 1},

@@ -184,6 +184,72 @@ async def test_a_request_counts_once_against_the_breaker_however_often_it_was_tr
     assert (status.calls, status.failures) == (1, 1)
 
 
+@pytest.mark.parametrize("failure", [ModelFailed("no model likes it"), nan()])
+async def test_who_fails_like_another_version_before_is_not_blamed_for_it(
+    failure: RequestError | Answer, clock: FakeClock
+) -> None:
+    first, second = Rig(clock), Rig(clock)
+    first.replica("r1", *[failure] * 3)
+    second.replica("r1", *[failure] * 3)
+    exchange = first.exchange()
+    for rig in (first, second):
+        with pytest.raises((ModelFailed, InvalidAnswer)):
+            await rig.attempts.answer(exchange)
+    assert [rig.breaker.status().failures for rig in (first, second)] == [1, 0]
+
+
+@pytest.mark.parametrize("before", [LOST, ReplicaUnavailable("full")])
+async def test_what_another_version_had_no_chance_at_is_no_excuse(before: RequestError, clock: FakeClock) -> None:
+    first, second = Rig(clock), Rig(clock)
+    first.replica("r1", *[before] * 3)
+    second.replica("r1", *[ModelFailed("broke")] * 3)
+    exchange = first.exchange()
+    for rig in (first, second):
+        with pytest.raises((ReplicaLost, ReplicaUnavailable, ModelFailed)):
+            await rig.attempts.answer(exchange)
+    assert second.breaker.status().failures == 1
+
+
+@pytest.mark.parametrize("script", [[LOST] * 3, [LOST, ModelFailed("broke"), ModelFailed("broke")]])
+async def test_a_replica_that_dies_counts_whatever_the_request_met_before(
+    script: list[RequestError], clock: FakeClock
+) -> None:
+    rig = Rig(clock)
+    rig.replica("r1", *script)
+    exchange = rig.exchange()
+    exchange.suspect = True
+    with pytest.raises((ReplicaLost, ModelFailed)):
+        await rig.attempts.answer(exchange)
+    assert rig.breaker.status().failures == 1
+
+
+async def test_one_that_hangs_counts_too(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    rig.silent("r1")
+    exchange = rig.exchange()
+    exchange.suspect = True
+    with pytest.raises(DeadlineExceeded):
+        await rig.attempts.answer(exchange)
+    assert rig.breaker.status().failures == 1
+
+
+async def test_a_suspect_probe_decides_nothing_and_gives_its_place_back(clock: FakeClock) -> None:
+    rig = Rig(clock, min_calls=1, attempts=1)
+    rig.replica("r1", *[ModelFailed("broke")] * 11)
+    with pytest.raises(ModelFailed):
+        await rig.ask()
+    clock.now += 60
+    for _ in range(10):
+        exchange = rig.exchange()
+        exchange.suspect = True
+        with pytest.raises(ModelFailed):
+            await rig.attempts.answer(exchange)
+    assert rig.breaker.status().state == "half_open"
+    for _ in range(3):
+        await rig.ask()
+    assert rig.breaker.status().state == "closed"
+
+
 async def test_no_attempt_outlives_the_deadline(clock: FakeClock) -> None:
     rig = Rig(clock)
     rig.silent("r1")

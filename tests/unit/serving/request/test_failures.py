@@ -55,3 +55,7 @@ def test_the_rows_that_decide_what_happens_to_an_attempt(
     error: type[errors.RequestError], retryable: bool, counts: bool
 ) -> None:
     assert (FAILURES[error].retryable, FAILURES[error].counts) == (retryable, counts)
+
+
+def test_only_what_a_model_computed_may_be_the_inputs_doing() -> None:
+    assert {error for error, row in FAILURES.items() if row.by_input} == {errors.ModelFailed, errors.InvalidAnswer}

@@ -332,11 +332,22 @@ def test_a_window_as_long_as_the_controller_was_down_neither_pauses_nor_bakes(re
     assert run.window(canary=10, seconds=30) == []
 
 
-def test_a_clock_that_is_put_back_stops_nothing() -> None:
+@pytest.mark.parametrize("jump_s", [-86_400, 86_400])
+def test_a_clock_that_is_wrong_once_stops_nothing(jump_s: int) -> None:
     run = Run()
-    run.hear(ClockTick(at=run.at - 86_400))
-    run.tick(590)
-    assert kinds(run.tick(20)) == ["RollBackNow"]
+    run.hear(ClockTick(at=run.at + jump_s))
+    run.tick(550)
+    assert kinds(run.tick(80)) == ["RollBackNow"]
+
+
+@pytest.mark.parametrize("jump_s", [-86_400, 86_400])
+def test_a_clock_that_is_put_back_or_forward_for_good_stops_nothing(jump_s: int) -> None:
+    run = Run()
+    run.tick(300)
+    run.at += jump_s
+    run.tick(250)
+    assert kinds(run.tick(80)) == ["RollBackNow"]
+    assert all(passage.since <= passage.until for passage in run.state.history)
 
 
 def test_deciding_changes_nothing_and_the_same_state_gives_the_same_decision() -> None:

@@ -303,6 +303,7 @@ class TestWhoWrites:
             (Claim("a", "there"), 0.0, False, "another Holdfast (there)"),
             (Claim("a", "there"), 0.0, True, "another Holdfast (there)"),
             (Claim("a", "there"), DEAD_S - 1, False, "another Holdfast (there)"),
+            (Claim("a", "there"), -86_400.0, False, "another Holdfast (there)"),  # a clock was put back
             (Claim("a", "there"), DEAD_S + 1, False, ""),
             (Claim("a", "here"), DEAD_S + 1, True, ""),
         ],
