@@ -14,13 +14,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench resilience rollouts
+.PHONY: help env models serve test page lint lint-style lint-types lint-imports check bench resilience rollouts
 .PHONY: chaos chaos-broken soak alerts docs lock clean
 
 help: ## list what can be done (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  ARGS=... is handed on by serve, test, bench, resilience, rollouts, chaos, chaos-broken, soak and alerts:"
+	@echo "  ARGS=... is handed on by serve, test, page, bench, resilience, rollouts, chaos, chaos-broken, soak and alerts:"
 	@echo "  make test ARGS='-k frames'"
 
 # Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
@@ -55,6 +55,10 @@ serve: env models ## run the gateway on this machine until Ctrl-C
 
 test: env ## run all tests
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+# Not part of `test`: it needs Debian's chromium (apt-get install chromium), which not every machine has.
+page: env ## test the live page in a real Chromium (ARGS='-k keyboard')
+	@$(BIN)/python -m pytest -q tests/page/live_page.py tests/page/bad_canary.py $(ARGS)
 
 lint: lint-style lint-types lint-imports ## ruff, mypy --strict and the import rules
 

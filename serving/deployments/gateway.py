@@ -40,6 +40,7 @@ class GatewayReplica:
 
     async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         from serving.admin.guard import Guard
+        from serving.admin.page.routes import PageRoutes
         from serving.admin.routes import AdminRoutes
         from serving.admin.token import TokenFile
         from serving.cache_setup import open_cache
@@ -96,7 +97,7 @@ class GatewayReplica:
             settings,
             self._gateway,
             registry=registry,
-            doors=(admin, self._live.routes),
+            doors=(admin, self._live.routes, PageRoutes()),
             metrics_dir=metrics_dir(run_dir),
             cache=self._cache,
             hear=self._live.hear,

@@ -55,7 +55,9 @@ class AsgiApp:
         if isinstance(response, HttpStream):
             await _stream(response, receive, send, head_only=scope["method"] == "HEAD")
             return
-        headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
+        headers = list(response.headers)
+        if response.status != 304:  # its length would be that of what isn't sent
+            headers.append((b"content-length", b"%d" % len(response.body)))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 

@@ -256,7 +256,10 @@ class Connection(asyncio.Protocol):
             return
         body = response.body
         parts = self._head(response.status, response.headers, stay=stay)
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        if response.status == 304:  # its length would be that of what isn't sent
+            parts.append(b"\r\n")
+        else:
+            parts.append(b"content-length: %d\r\n\r\n" % len(body))
         if head_only:
             body = b""
         if len(body) < JOIN_BELOW_BYTES:

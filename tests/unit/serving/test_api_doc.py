@@ -9,6 +9,7 @@ import pytest
 
 from serving.admin import bodies, guard
 from serving.admin import routes as admin
+from serving.admin.page import routes as page
 from serving.incidents import keeper
 from serving.ingress import routes
 from serving.ingress.haproxy import ACCEPTING_PATH
@@ -35,6 +36,8 @@ def endpoints() -> set[tuple[str, str]]:
         **routes._FIXED,
         **admin.FIXED,
         **live.FIXED,
+        page.PAGE: page.THE_PAGE,
+        f"{page.OF_MODEL}{{model}}": page.THE_PAGE,
         f"{admin.BREAKERS}{{model}}/{{version}}/close": admin.CLOSE,
         **{f"{admin.REPOSITORY}{{model}}/{name}": target for name, target in admin.OF_REPOSITORY.items()},
         f"{admin.INCIDENTS}{{id}}": admin.OF_INCIDENT,
@@ -57,6 +60,9 @@ def test_the_page_lists_the_endpoints_that_there_are() -> None:
 @pytest.mark.parametrize(("method", "path"), ROWS, ids=lambda word: word)
 def test_every_path_on_the_page_leads_somewhere(method: str, path: str) -> None:
     asked = path.format(model="digits", version="v1", id="7")
+    if (file := page.asset_name(asked)) is not None:
+        assert (method in page.THE_PAGE.allow, file) == (True, page.INDEX)
+        return
     target = admin.find_target(asked) or live.FIXED.get(asked) or routes.find_target(asked)
     assert method in target.allow
     assert target.model == ("digits" if "{model}" in path else "7" if "{id}" in path else "")
