@@ -28,12 +28,14 @@ class Exhausted(Exception):
 class Question(NamedTuple):
     """A request that the model couldn't answer. ``deadline`` in monotonic seconds.
 
-    One that was ``shed`` may only have what has nothing else to do: its load shall not be carried elsewhere.
+    One that was ``shed`` may only have what has nothing else to do: its load shall not be carried elsewhere. ``trace``
+    is for whoever asks a model on a strategy's behalf; nothing here looks at it.
     """
 
     request: InferenceRequest
     deadline: float
     shed: bool = False
+    trace: object = None
 
 
 class Degraded(NamedTuple):

@@ -24,6 +24,7 @@ from serving.request.failures import failure_of
 from serving.request.lane import Lane, Pending, Share
 from serving.request.quantile import Quantiles
 from serving.request.trial import Trial
+from serving.tracing.trace import Trace
 
 BACKOFF_MIN_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.25
@@ -84,6 +85,7 @@ class Exchange:
         "shared",
         "since",
         "sticky_key",
+        "trace",
         "trial",
         "unheard",
         "until",
@@ -97,11 +99,13 @@ class Exchange:
         *,
         has_fallback: bool = False,
         sticky_key: bytes | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.request = request
         self.deadline = deadline
         self.has_fallback = has_fallback
         self.sticky_key = sticky_key
+        self.trace = trace
         self.since = 0.0
         """When the version was asked first."""
         self.until = 0.0
@@ -310,6 +314,8 @@ class Attempts:
             if pending is not None:
                 exchange.waited_s += pending.waited_s
             self.stats.outcomes[outcome] += 1
+            if exchange.trace is not None:
+                exchange.trace.attempted(self.lane.name, outcome, pending)
 
     def _hold_against(self, exchange: Exchange, ticket: Ticket, error: RequestError, seconds: float) -> Ticket | None:
         """Let the breaker hear of a failed attempt: now, when the request has failed altogether, or never.
