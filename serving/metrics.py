@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from serving.request.record import Tally
     from serving.routing.outcomes import SplitOutcomes
     from serving.shadow.mirror import Mirror
+    from serving.tracing.export import ExportStats
+    from serving.tracing.request_log import LogStats
     from serving.version import Version
 
 LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -405,6 +407,30 @@ class IncidentMetrics:
             self._dropped.labels(reason).inc(self._growth.of(reason, dropped))
         self._number.set(stats.number)
         self._bytes.set(stats.bytes)
+
+
+class TracingMetrics:
+    """What a gateway process reports of the lines and the spans of requests."""
+
+    def __init__(self) -> None:
+        self._growth = Growth()
+        self._written = _counter("holdfast_request_log_lines_total", "Lines in the log about single requests.")
+        self._held_back = _counter(
+            "holdfast_request_log_lines_held_back_total", "Lines that weren't written, being too many of their kind."
+        )
+        self._spans = _counter("holdfast_trace_spans_total", "Spans that were sent to the collector.")
+        self._dropped = _counter(
+            "holdfast_trace_requests_dropped_total", "Traced requests whose spans weren't sent.", "reason"
+        )
+
+    def show(self, lines: LogStats, traces: ExportStats | None) -> None:
+        self._written.inc(self._growth.of("written", lines.written))
+        self._held_back.inc(self._growth.of("held back", lines.held_back))
+        if traces is None:
+            return
+        self._spans.inc(self._growth.of("spans", traces.spans))
+        for reason, dropped in tuple(traces.dropped.items()):  # which another thread counts
+            self._dropped.labels(reason).inc(self._growth.of(("dropped", reason), dropped))
 
 
 class AdminMetrics:

@@ -35,6 +35,7 @@ from serving.request.priority import LOW
 from serving.request.quality import QualityCounts, QualityGate
 from serving.shadow.compare import rule_fault
 from serving.shadow.mirrors import rule_from
+from serving.tracing.trace import Trace
 
 log = logging.getLogger("holdfast.gateway")
 
@@ -190,7 +191,10 @@ async def ask_version(served: ServedVersion, question: Question, admission: Admi
     try:
         if admission is not None and (permit := admission.try_admit(LOW, question.deadline)) is None:
             raise Unusable("it has enough to do with its own callers")
-        exchange = Exchange(question.request, question.deadline, has_fallback=True, suspect=question.suspect)
+        trace = question.trace if isinstance(question.trace, Trace) else None
+        exchange = Exchange(
+            question.request, question.deadline, has_fallback=True, suspect=question.suspect, trace=trace
+        )
         return await served.attempts.answer(exchange)
     except RequestError as error:
         raise Unusable(error.message, by_input=failure_of(error).by_input) from None

@@ -176,6 +176,7 @@ def _description(incident: IncidentReport) -> Iterator[str]:
         ("answer", incident.answered_by and f"by {incident.answered_by}"),
         ("took", f"{incident.seconds * 1000:.1f} ms, {incident.waited_s * 1000:.1f} ms of them in line"),
         ("request", incident.request_id),
+        ("trace", incident.trace_id),
         ("rollout", incident.rollout),
     ]
     for label, text in labelled:

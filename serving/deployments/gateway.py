@@ -30,6 +30,7 @@ GATEWAY_HANG_S = 5.0
 TABLE_POLL_S = 1.0
 TOKEN_POLL_S = 1.0
 INCIDENTS_CLOSE_S = 2.0
+TRACES_CLOSE_S = 1.0
 DRAIN_NOTICE_S = 0.8
 """Within this time HAProxy has seen twice that a gateway doesn't accept requests any more."""
 
@@ -54,6 +55,7 @@ class GatewayReplica:
         from serving.metrics import AdminMetrics, ProcessMetrics, open_metrics
         from serving.routing.table_file import TableFile
         from serving.status import gateway_status
+        from serving.tracing.setup import open_tracing
         from serving.watchdog import LoopTurns, Watchdog
 
         set_up_logging(settings)
@@ -67,6 +69,9 @@ class GatewayReplica:
             settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
         )
         self._incidents = open_incidents(settings, self._gateway, clock=SystemClock(), random=random.random)
+        self._traces = open_tracing(
+            settings, self._gateway, version=own_version(), clock=SystemClock(), random_bits=random.getrandbits
+        )
         self._token = None if settings.admin_token_file is None else TokenFile(Path(settings.admin_token_file))
         guard = Guard(
             settings,
@@ -102,6 +107,7 @@ class GatewayReplica:
             cache=self._cache,
             hear=self._live.hear,
             incidents=self._incidents,
+            traces=self._traces,
         )
         self._app = AsgiApp(body_max_bytes=body_max_bytes, routes=front.routes)
         self._listener = Listener(
@@ -195,6 +201,8 @@ class GatewayReplica:
             task.cancel()
         if self._incidents is not None:
             await asyncio.to_thread(self._incidents.close, within_s=INCIDENTS_CLOSE_S)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close, within_s=TRACES_CLOSE_S)
         await self._flush_metrics()
         await self._gateway.close()
         if self._cache is not None:

@@ -58,6 +58,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Who gave the answer, if anyone did: ``model@version``."""
     rollout: str
     """The rollout that was on, if one was."""
+    trace_id: str = ""
+    """The trace that the request was in, if it was in one."""
 
 
 class KeptTensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +173,7 @@ def facts_of(ended: Ended, failure: str, *, wall: float, rollout: str, quoting: 
         attempts=tuple([_attempt(attempt) for attempt in attempts]),
         answered_by="" if given is None or ended.error is not None else f"{given.model}@{given.version}",
         rollout=rollout,
+        trace_id=ended.trace_id,
     )
 
 

@@ -6,6 +6,7 @@ Not here: the parts themselves, and the listener that the routes end up behind.
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -26,12 +27,17 @@ from serving.metrics import (
     ProtectionMetrics,
     QualityMetrics,
     ShadowMetrics,
+    TracingMetrics,
     render_metrics,
 )
 from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder, Tally
 from serving.settings import Settings
 from serving.status import gateway_status
+from serving.tracing.export import ExportStats, SpanExport
+from serving.tracing.observers import Observers
+from serving.tracing.request_log import LogStats
+from serving.tracing.setup import request_contexts, request_log
 
 Hear = Callable[[Mapping[tuple[str, str], Tally], Mapping[str, float]], None]
 """Takes what was counted since the last call, by model and version, and the weights of the canaries by model."""
@@ -54,10 +60,13 @@ def build_routes(
     cache: PredictionCache | None = None,
     hear: Hear | None = None,
     incidents: Keeper | None = None,
+    traces: SpanExport | None = None,
 ) -> Front:
     clock = SystemClock()
     recorder = RequestRecorder(LATENCY_BUCKETS_S)
-    reported = Reported(gateway, recorder, cache, hear=hear, incidents=incidents)
+    lines = request_log(settings, gateway, clock=clock, random=random.random)
+    sent = None if traces is None else traces.stats
+    reported = Reported(gateway, recorder, cache, hear=hear, incidents=incidents, lines=lines.stats, traces=sent)
 
     async def flush() -> None:
         reported.flush()
@@ -73,8 +82,15 @@ def build_routes(
         render_metrics=render,
         status=lambda: gateway_status(gateway, cache=cache, clock=clock, incidents=incidents),
     )
-    pipeline = Pipeline(gateway, recorder, clock=clock, observer=incidents)
-    routes = Routes(pipeline, information, doors, body_max_bytes=settings.http.body_max_bytes)
+    observers = [observer for observer in (lines, incidents, traces) if observer is not None]
+    pipeline = Pipeline(gateway, recorder, clock=clock, observer=Observers(observers))
+    routes = Routes(
+        pipeline,
+        information,
+        doors,
+        body_max_bytes=settings.http.body_max_bytes,
+        contexts=request_contexts(settings, clock=clock, random=random.random, random_bits=random.getrandbits),
+    )
     return Front(routes, flush)
 
 
@@ -87,6 +103,8 @@ class Reported:
         recorder: RequestRecorder,
         cache: PredictionCache | None,
         *,
+        lines: LogStats,
+        traces: ExportStats | None = None,
         hear: Hear | None = None,
         incidents: Keeper | None = None,
     ) -> None:
@@ -95,11 +113,14 @@ class Reported:
         self._cache = cache
         self._hear = hear
         self._incidents = incidents
+        self._lines = lines
+        self._traces = traces
         self._metrics = GatewayMetrics()
         self._protection = ProtectionMetrics()
         self._shadow = ShadowMetrics()
         self._quality = QualityMetrics()
         self._kept = IncidentMetrics()
+        self._tracing = TracingMetrics()
         self._shown: set[tuple[str, str]] = set()
         self._canaries: set[tuple[str, str]] = set()
 
@@ -129,6 +150,7 @@ class Reported:
             self._quality.show(name, counts)
         if self._incidents is not None:
             self._kept.show(self._incidents.stats)
+        self._tracing.show(self._lines, self._traces)
         self._metrics.show_generation(self._gateway.table.generation)
 
     def _flush_canaries(self) -> None:

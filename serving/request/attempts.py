@@ -24,6 +24,7 @@ from serving.request.failures import failure_of
 from serving.request.lane import Lane, Pending, Share
 from serving.request.quantile import Quantiles
 from serving.request.trial import Trial
+from serving.tracing.trace import Trace
 
 BACKOFF_MIN_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.25
@@ -85,6 +86,7 @@ class Exchange:
         "since",
         "sticky_key",
         "suspect",
+        "trace",
         "trial",
         "unheard",
         "until",
@@ -99,6 +101,7 @@ class Exchange:
         has_fallback: bool = False,
         sticky_key: bytes | None = None,
         suspect: bool = False,
+        trace: Trace | None = None,
     ) -> None:
         self.request = request
         self.deadline = deadline
@@ -107,6 +110,7 @@ class Exchange:
         self.suspect = suspect
         """Whether a version has failed at it in a way that may be its own doing: then the next one that does so, too,
         isn't blamed for it."""
+        self.trace = trace
         self.since = 0.0
         """When the version was asked first."""
         self.until = 0.0
@@ -316,6 +320,8 @@ class Attempts:
             if pending is not None:
                 exchange.waited_s += pending.waited_s
             self.stats.outcomes[outcome] += 1
+            if exchange.trace is not None:
+                exchange.trace.attempted(self.lane.name, outcome, pending)
 
     def _hold_against(self, exchange: Exchange, ticket: Ticket, error: RequestError, seconds: float) -> Ticket | None:
         """Let the breaker hear of a failed attempt: now, when the request has failed altogether, or never.

@@ -116,6 +116,9 @@ class _Batch:
     client: ReplicaClient
     sent: float
     answer: asyncio.Future[Answer] = field(init=False)
+    returned: float = 0.0
+    compute_s: float | None = None
+    """What the replica says that the model took, if it said anything."""
 
 
 class Lane:
@@ -430,7 +433,7 @@ class Lane:
         self._inflight -= 1
         self._requests_inflight -= len(batch.members)
         self.stats.batches += 1
-        self._last_return = now = self._clock.monotonic()
+        self._last_return = batch.returned = now = self._clock.monotonic()
         name = batch.client.replica_id
         if batch.client.outstanding:
             self._busy_since[name] = now
@@ -453,6 +456,7 @@ class Lane:
         """End the requests of an answered batch; how many the replica answered well, and how many badly."""
         members = batch.members
         self.stats.compute_s += answer.compute_s
+        batch.compute_s = answer.compute_s
         if answer.dropped:
             if not all(0 <= index < len(members) for index in answer.dropped):
                 self._end_all(members, InvalidAnswer(f"{self.name} dropped requests that it wasn't sent"))

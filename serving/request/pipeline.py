@@ -41,6 +41,7 @@ from serving.request.memory import Memory
 from serving.request.priority import priority_of
 from serving.request.quality import QualityGate
 from serving.request.sticky import sticky_key_of
+from serving.tracing.context import RequestContext
 
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
@@ -51,7 +52,10 @@ NO_VERSION: Final = ("", "")
 
 
 class InferCall(NamedTuple):
-    """An inference request as it arrived; the last three are headers of it, ``timeout`` in microseconds."""
+    """An inference request as it arrived; three are headers of it, ``timeout`` in microseconds.
+
+    ``context`` is what it is known by, None of a request that nobody will look for.
+    """
 
     model: str
     version: str | None
@@ -60,6 +64,7 @@ class InferCall(NamedTuple):
     timeout: str | None = None
     priority: str | None = None
     sticky_key: bytes | None = None
+    context: RequestContext | None = None
 
 
 class ServedVersion(NamedTuple):
@@ -162,6 +167,11 @@ class Ended(NamedTuple):
     request_id: str
     doubts: str = ""
 
+    @property
+    def trace_id(self) -> str:
+        """In hexadecimal digits; empty if the request is in no trace."""
+        return "" if self.call.context is None else self.call.context.trace_id
+
 
 class Observer(Protocol):
     """Hears of every request exactly once, as a ``Recorder`` does, and of all there is to it.
@@ -195,10 +205,16 @@ class Pipeline:
         key, outcome, origin = NO_VERSION, Internal.code, None
         request = exchange = given = failure = None
         doubts = ""
+        context = call.context
+        trace = None if context is None else context.trace
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
             request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+            if context is not None and request.id:
+                context.adopt(request.id)
+            if trace is not None:
+                trace.decoded()
             if plan.quality is not None and (doubts := plan.quality.check(request.inputs)) and plan.quality.rejects:
                 raise BadQuality(doubts)
             deadline = arrived + budget_s(request.parameters, call.timeout, default_s=plan.timeout_s)
@@ -206,11 +222,15 @@ class Pipeline:
             sticky_key = sticky_key_of(request.parameters, call.sticky_key)
             given = fresh_from_memory(plan, request)
             if given is None:
-                exchange = Exchange(request, deadline, has_fallback=bool(plan.chain), sticky_key=sticky_key)
+                exchange = Exchange(
+                    request, deadline, has_fallback=bool(plan.chain), sticky_key=sticky_key, trace=trace
+                )
                 permit = admit_now(plan, priority, deadline) or await admit_in_turn(plan, priority, deadline)
                 given = await self._answer(plan, exchange, permit)
                 if plan.canary is not None and given.origin is None:
                     key = given.model, given.version
+            if trace is not None:
+                trace.answered()
             body = encode_infer(_response(given, request), request)
             origin = given.origin
             outcome = OK if origin is None or origin.reason is None else DEGRADED
@@ -225,7 +245,7 @@ class Pipeline:
             seconds = self._monotonic() - arrived
             self._recorder.record(key, outcome, seconds=seconds, origin=origin)
             if self._observer is not None:
-                known_as = "" if request is None else request.id or ""
+                known_as = context.request_id if context is not None else "" if request is None else request.id or ""
                 self._observer.ended(
                     Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, known_as, doubts)
                 )
@@ -236,6 +256,8 @@ class Pipeline:
         if isinstance(permit, Overloaded):
             return await fall_back(plan, exchange, permit)
         exchange.since = self._monotonic()
+        if exchange.trace is not None:
+            exchange.trace.admitted()
         canary = plan.canary
         try:
             if canary is not None and (by_canary := await canary.throws.ask(exchange)) is not None:
@@ -330,8 +352,11 @@ async def fall_back(plan: Plan, exchange: Exchange, error: RequestError) -> Give
     if not plan.chain or not failure_of(error).may_fall_back:
         raise error
     shed = isinstance(error, Overloaded)
+    if exchange.trace is not None:
+        exchange.trace.fell_back()
     try:
-        found = await plan.chain.answer(Question(exchange.request, exchange.deadline, shed, exchange.suspect))
+        question = Question(exchange.request, exchange.deadline, shed, exchange.suspect, exchange.trace)
+        found = await plan.chain.answer(question)
     except Exhausted as exhausted:
         if shed:
             raise error from None  # with its word on when to come back

@@ -129,6 +129,10 @@ PURE = (
     "serving/shadow/compare.py",
     "serving/shadow/counts.py",
     "serving/stuck.py",
+    "serving/tracing/privacy.py",
+    "serving/tracing/rates.py",
+    "serving/tracing/spans.py",
+    "serving/tracing/w3c.py",
 )
 IMPURE_MODULES = (
     "asyncio",
@@ -146,7 +150,7 @@ IMPURE_MODULES = (
     "uvloop",
 )
 
-DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache", "shadow", "incidents")
+DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache", "shadow", "incidents", "tracing")
 CONTROL_PLANE = ("serving.rollout", "serving.admin")
 HEAVY = ("torch", "onnxruntime")
 

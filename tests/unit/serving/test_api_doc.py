@@ -21,6 +21,9 @@ from serving.protocol.decode import EMPTY_TENSOR_MAX_SIZE
 from serving.protocol.status import STATUS
 from serving.request.deadline import TIMEOUT_HEADER, TIMEOUT_MAX_US
 from serving.request.sticky import STICKY_HEADER, STICKY_KEY_MAX_BYTES
+from serving.tracing import export
+from serving.tracing.context import REQUEST_ID, REQUEST_ID_MAX
+from serving.tracing.w3c import TRACEPARENT, TRACERESPONSE, TRACESTATE
 
 PAGE = (Path(__file__).parents[3] / "docs/api.md").read_text()
 METRICS = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
@@ -77,7 +80,15 @@ def test_the_page_lists_every_error_with_its_status() -> None:
 
 
 def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
-    for header in (routes._LENGTH, routes._VERSION, TIMEOUT_HEADER.encode(), STICKY_HEADER.encode()):
+    named = (
+        routes._LENGTH,
+        routes._VERSION,
+        TIMEOUT_HEADER.encode(),
+        STICKY_HEADER.encode(),
+        REQUEST_ID,
+        TRACERESPONSE,
+    )
+    for header in named:
         assert f"| `{header.decode()}` |" in PAGE.lower()
     assert f"{TIMEOUT_MAX_US:,}".replace(",", " ") in PAGE
     assert f"{EMPTY_TENSOR_MAX_SIZE:,}".replace(",", " ") in PAGE
@@ -87,6 +98,10 @@ def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
     assert f"`limit` of 1 to {bodies.LIMIT_MAX} ({bodies.LIMIT_DEFAULT} if left out)" in PAGE
     assert f"up to the last {KEPT_S} seconds" in PAGE
     assert f"At most {VIEWERS_MAX} may watch one gateway" in PAGE
+    assert f"`{TRACEPARENT.decode()}`, `{TRACESTATE.decode()}`" in PAGE
+    assert f"at most {REQUEST_ID_MAX} characters" in PAGE
+    for reason in export.REASONS:
+        assert f"`{reason}`" in METRICS
     for reason in keeper.REASONS:
         assert f"`{reason}`" in METRICS
     for reason in guard.REASONS:

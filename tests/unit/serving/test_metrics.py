@@ -70,11 +70,24 @@ stats.kept["m", "model_failed"] += 1
 kept.show(stats)
 """
 
+LINES_AND_TRACES = """
+from collections import Counter
+from serving.tracing.export import ExportStats
+from serving.tracing.request_log import LogStats
+shown, lines, traces = TracingMetrics(), LogStats(written=5, held_back=95), ExportStats(12, Counter(queue=2))
+shown.show(lines, None)
+for _ in range(2):
+    shown.show(lines, traces)
+traces.dropped["queue"] += 1
+shown.show(lines, traces)
+"""
+
 FLUSH = """
 from types import SimpleNamespace
 from serving.ingress.front import Reported
 from serving.request.record import RequestRecorder
 from serving.routing.outcomes import SplitOutcomes
+from serving.tracing.request_log import LogStats
 canaries = {"m": SplitOutcomes("g", 0.0, 1, "m", "r1", "v2", "v1", 0.25, False, "", (), (), 0, False)}
 gateway = SimpleNamespace(
     versions=[],
@@ -88,7 +101,9 @@ gateway = SimpleNamespace(
 heard = []
 recorder = RequestRecorder(LATENCY_BUCKETS_S)
 recorder.record(("m", "v1"), "ok", seconds=0.002)
-reported = Reported(gateway, recorder, None, hear=lambda tallies, weights: heard.append((tallies, weights)))
+reported = Reported(
+    gateway, recorder, None, lines=LogStats(), hear=lambda tallies, weights: heard.append((tallies, weights))
+)
 reported.flush()
 """
 
@@ -247,6 +262,15 @@ def test_incidents_and_values_are_counted_once_by_each_gateway(folder: Path) -> 
 def test_the_store_that_all_gateways_share_is_shown_once(folder: Path) -> None:
     found = samples(run_in(folder, INCIDENTS + RENDER))
     assert (found["holdfast_incidents_stored"], found["holdfast_incidents_bytes"]) == (40, 9000)
+
+
+def test_lines_and_spans_are_counted_once(folder: Path) -> None:
+    run_in(folder, LINES_AND_TRACES)
+    found = samples(run_in(folder, LINES_AND_TRACES + RENDER))
+    assert found["holdfast_request_log_lines_total"] == 10
+    assert found["holdfast_request_log_lines_held_back_total"] == 190
+    assert found["holdfast_trace_spans_total"] == 24
+    assert found['holdfast_trace_requests_dropped_total{reason="queue"}'] == 6
 
 
 def test_what_is_no_canary_any_more_has_no_weight(folder: Path) -> None:

@@ -24,6 +24,7 @@ from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder
 from serving.routing.table import EMPTY
 from serving.settings import HttpSettings, Settings
+from serving.tracing.context import RequestContexts
 from tests.fakes import FakeClock, FakeLink, publish_version
 
 BODY_MAX = 4096
@@ -142,6 +143,7 @@ class Site:
                 )
             ],
             body_max_bytes=BODY_MAX,
+            contexts=RequestContexts("gw"),
         )
         self.app = AsgiApp(body_max_bytes=BODY_MAX, routes=self.routes)
 

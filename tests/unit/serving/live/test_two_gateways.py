@@ -24,6 +24,7 @@ from serving.request.record import RequestRecorder
 from serving.routing.table import EMPTY
 from serving.settings import HttpSettings, Settings
 from serving.status import gateway_status
+from serving.tracing.context import RequestContexts
 from tests.fakes import FakeClock, FakeLink, publish_version
 
 SETTINGS = Settings(http=HttpSettings(port=1, gateway_ports=(31_000, 31_003)))
@@ -53,6 +54,7 @@ class Replica:
             information,
             [self.live.routes],
             body_max_bytes=1000,
+            contexts=RequestContexts("gw"),
         )
         self.listener = Listener(routes.answer, SETTINGS.http, clock=clock)
 
