@@ -243,14 +243,13 @@ class IncidentStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """A connection of the reader's own. A store that isn't there yet is empty."""
         try:
-            if not self.path.exists():
-                with contextlib.closing(sqlite3.connect(":memory:")) as empty:
-                    empty.execute(_TABLE)
-                    yield empty
-                return
-            with contextlib.closing(
-                sqlite3.connect(f"{self.path.as_uri()}?mode=rw", uri=True, timeout=self._busy_s)
-            ) as own:
+            where = f"{self.path.as_uri()}?mode=rw" if self.path.exists() else "file::memory:"
+            with contextlib.closing(sqlite3.connect(where, uri=True, timeout=self._busy_s)) as own:
+                if not _pragma(own, "user_version"):  # nothing is in it, or somebody is just making it
+                    with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+                        empty.execute(_TABLE)
+                        yield empty
+                    return
                 own.execute("PRAGMA query_only = ON")
                 yield own
         except (sqlite3.Error, OSError) as error:

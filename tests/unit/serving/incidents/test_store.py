@@ -70,6 +70,15 @@ def test_a_store_that_nobody_has_written_to_is_empty(tmp_path: Path) -> None:
     assert not (tmp_path / "not yet").exists()
 
 
+def test_a_store_that_is_just_being_made_is_empty_and_not_damaged(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.path.touch()
+    assert ids(store) == []
+    assert store.get(1) is None
+    store.put_many([row()])
+    assert ids(store) == [1]
+
+
 def test_gateways_share_one_file(tmp_path: Path) -> None:
     one, two = opened(tmp_path), opened(tmp_path)
     one.put_many([row()])
