@@ -14,13 +14,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help env models serve test lint lint-style lint-types lint-imports check bench resilience rollouts
-.PHONY: chaos chaos-broken soak docs lock clean
+.PHONY: help env models serve test page lint lint-style lint-types lint-imports check bench resilience rollouts
+.PHONY: chaos chaos-broken soak alerts docs lock clean
 
 help: ## list what can be done (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  ARGS=... is handed on by serve, test, bench, resilience, rollouts, chaos, chaos-broken and soak:"
+	@echo "  ARGS=... is handed on by serve, test, page, bench, resilience, rollouts, chaos, chaos-broken, soak and alerts:"
 	@echo "  make test ARGS='-k frames'"
 
 # Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
@@ -56,6 +56,10 @@ serve: env models ## run the gateway on this machine until Ctrl-C
 test: env ## run all tests
 	@$(BIN)/python -m pytest -q $(ARGS)
 
+# Not part of `test`: it needs Debian's chromium (apt-get install chromium), which not every machine has.
+page: env ## test the live page in a real Chromium (ARGS='-k keyboard')
+	@$(BIN)/python -m pytest -q tests/page/live_page.py tests/page/bad_canary.py $(ARGS)
+
 lint: lint-style lint-types lint-imports ## ruff, mypy --strict and the import rules
 
 lint-style: env
@@ -64,7 +68,7 @@ lint-style: env
 	@echo "lint: style ok"
 
 lint-types: env
-	@$(BIN)/mypy --strict --no-error-summary $(PACKAGES) tests
+	@$(BIN)/mypy --strict --no-error-summary $(PACKAGES) deploy tests
 	@echo "lint: types ok"
 
 lint-imports: env
@@ -95,8 +99,11 @@ soak: env models ## half an hour of steady load and random faults: nothing may f
 chaos-broken: env models ## switch each protection off and see whether its chaos scenario notices (some 10 minutes)
 	@$(BIN)/python -m loadtests.chaos broken --store $(STORE) $(ARGS)
 
+alerts: env models ## test alert rules and dashboards with a real Prometheus (needs Debian's; ARGS=chaos: by scenarios)
+	@$(BIN)/python -m loadtests.alerts --store $(STORE) $(ARGS)
+
 # Written beside and moved: a generator that fails leaves the page as it was.
-docs: env ## write docs/settings.md, rollouts.md, their JSON Schemas and scenarios.md from their sources
+docs: env ## write docs/settings.md, rollouts.md, scenarios.md, JSON Schemas and dashboards from their sources
 	@$(BIN)/python -m serving.settings_doc >docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 	@$(BIN)/python -m serving.settings_doc --schema >docs/settings.schema.json.new \
 	    && mv docs/settings.schema.json.new docs/settings.schema.json
@@ -104,6 +111,7 @@ docs: env ## write docs/settings.md, rollouts.md, their JSON Schemas and scenari
 	@$(BIN)/python -m serving.rollout_doc --schema >docs/rollout.schema.json.new \
 	    && mv docs/rollout.schema.json.new docs/rollout.schema.json
 	@$(BIN)/python -m loadtests.chaos.doc >docs/scenarios.md.new && mv docs/scenarios.md.new docs/scenarios.md
+	@$(BIN)/python -m deploy.grafana
 
 # Written beside the lock and moved over it only when it is fit for every machine: no local build of torch,
 # no CUDA packages. pip must be able to find a CPU build of torch here.
@@ -123,4 +131,4 @@ clean: ## remove .venv and caches; models in .holdfast and results in .bench sta
 	@rm -f $(VENV)/.packages $(VENV)/.project # first: an interrupted clean must not look like a whole venv
 	@rm -rf $(VENV) build dist *.egg-info requirements.lock.new \
 	    .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
-	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find $(PACKAGES) deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +

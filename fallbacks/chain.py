@@ -36,13 +36,15 @@ class Question(NamedTuple):
     """A request that the model couldn't answer. ``deadline`` in monotonic seconds.
 
     One that was ``shed`` may only have what has nothing else to do: its load shall not be carried elsewhere. One that
-    is ``suspect`` has been failed at in a way that may be its own doing.
+    is ``suspect`` has been failed at in a way that may be its own doing. ``trace`` is for whoever asks a model on a
+    strategy's behalf; nothing here looks at it.
     """
 
     request: InferenceRequest
     deadline: float
     shed: bool = False
     suspect: bool = False
+    trace: object = None
 
 
 class Degraded(NamedTuple):

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import msgspec
 
-from models.errors import ModelError, VersionNotFound
+from models.errors import InvalidManifest, ModelError, VersionNotFound
 from models.manifest import Manifest, ModelVersion, Provenance, check_name
 from models.publishing import publish_file
+from models.quality import InputQuality
 from models.registry import Registry
 from models.signature import TensorSpec
 
@@ -41,6 +42,9 @@ def add_parser(subparsers: _Subparsers) -> None:
     publish.add_argument("--deterministic", action="store_true", help="same inputs, same outputs: may be cached")
     publish.add_argument("--allow-non-finite", action="store_true", help="NaN and infinity are good answers")
     publish.add_argument("--labels", type=_labels, metavar="A,B,...", help="the classes of a classifier, in order")
+    publish.add_argument(
+        "--quality", type=Path, metavar="FILE", help="ranges of the inputs' values, .json (docs/incidents.md)"
+    )
     publish.add_argument("--notes", help="words for people, kept with the version")
 
     _command(commands, "list", _list, "list all versions")
@@ -86,6 +90,7 @@ def _publish(args: argparse.Namespace) -> int:
         deterministic=args.deterministic,
         finite=not args.allow_non_finite,
         labels=args.labels,
+        quality=() if args.quality is None else read_quality(args.quality),
         provenance=Provenance(
             source=args.file.name,
             tool="holdfast models publish",
@@ -97,6 +102,14 @@ def _publish(args: argparse.Namespace) -> int:
     if args.json:
         return _write_json(manifest.summary())
     return _write(f"{manifest.name} {'was there already' if existed else 'published'}: {manifest.digest}")
+
+
+def read_quality(path: Path) -> tuple[InputQuality, ...]:
+    """The ranges that a file says, a list with an entry for each input. Raises ``InvalidManifest`` and ``OSError``."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=tuple[InputQuality, ...])
+    except (ValueError, RecursionError) as error:  # msgspec's own errors, and what isn't UTF-8
+        raise InvalidManifest(f"'{path.name}': {error}") from None
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -169,6 +182,7 @@ def _description(manifest: Manifest) -> list[str]:
     ]
     if manifest.labels:
         lines.append(f"  labels   {', '.join(manifest.labels)}")
+    lines += [f"  quality  {entry.text()}" for entry in manifest.quality]
     origin = msgspec.structs.asdict(manifest.provenance)
     return lines + [f"  {field:8} {value}" for field, value in origin.items() if value is not None]
 

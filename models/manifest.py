@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from models.errors import InvalidManifest, InvalidName, ModelError
+from models.quality import InputQuality, check_quality
 from models.signature import Signature
 
 BackendName = Literal["onnxruntime", "torch"]
@@ -118,6 +119,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     ``deterministic``: the same inputs always give the same outputs, so an answer may be cached. ``finite``: an output
     with a NaN or an infinity in it is a wrong answer. ``labels``: the names of a classifier's classes, in order.
+    ``quality``: what values its inputs should have; of an input that isn't there, nothing is said.
     A field added later needs a default that keeps the meaning of manifests without it: defaults aren't written, so
     that old manifests keep their digests.
     """
@@ -131,6 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     deterministic: bool = False
     finite: bool = True
     labels: tuple[str, ...] | None = None
+    quality: tuple[InputQuality, ...] = ()
     provenance: Provenance = Provenance()
 
     def __post_init__(self) -> None:
@@ -148,6 +151,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             raise InvalidManifest(f"files: backend {self.backend} needs exactly one {SUFFIXES[self.backend]} file")
         if self.labels is not None and (not self.labels or len(set(self.labels)) != len(self.labels)):
             raise InvalidManifest("labels: they must be at least one, and all different")
+        check_quality(self.quality, self.signature)
 
     @property
     def name(self) -> ModelVersion:

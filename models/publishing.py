@@ -36,6 +36,7 @@ from models.golden import (
 from models.golden_json import read_json_example
 from models.inference import DATATYPES, Array, Tensor, numbers
 from models.manifest import SUFFIXES, BackendName, FileDigest, Golden, Manifest, Provenance, check_name
+from models.quality import InputQuality
 from models.registry import Registry
 from models.signature import ANY, Signature, TensorSpec
 
@@ -66,6 +67,7 @@ def publish_file(
     deterministic: bool = False,
     finite: bool = True,
     labels: Sequence[str] | None = None,
+    quality: Sequence[InputQuality] = (),
     provenance: Provenance | None = None,
     extra_files: Sequence[Path] = (),
 ) -> Manifest:
@@ -103,6 +105,7 @@ def publish_file(
             deterministic=deterministic,
             finite=finite,
             labels=_checked_labels(labels, signature),
+            quality=tuple(quality),
             provenance=provenance or Provenance(),
         )
         return registry.publish(manifest, files)

@@ -19,7 +19,8 @@ from models.manifest import MANIFEST_FILE, FileDigest, Manifest, ModelVersion, c
 
 _STAGING: Final = ".publishing"
 _STAGED: Final = "next"
-_LOCK: Final = ".lock"
+LOCK_FILE: Final = ".lock"
+"""Whoever moves or adds versions holds this."""
 
 
 class Registry:
@@ -40,7 +41,7 @@ class Registry:
         if files.keys() != {file.path for file in manifest.files}:
             raise InvalidManifest(f"files: the manifest lists other files than {sorted(files)}")
         self._make_root()
-        with self._fs.lock(self.root / _LOCK):
+        with self._fs.lock(self.root / LOCK_FILE):
             self._sweep()
             present = self._present(manifest)
             if present is not None:

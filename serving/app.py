@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serving.autoscaling import scaling
-from serving.cluster import check_token
+from serving.cluster import check_redaction, check_restored, check_token
 from serving.deployments.common import APPLICATION, GATEWAY_DEPLOYMENT, HEALTH_CHECKS, QUIET
 from serving.deployments.control import ControlReplica
 from serving.deployments.deployer import application_status, reason_in
@@ -27,9 +27,11 @@ from serving.settings import Settings, absolute, parse_settings
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The Serve application of these settings. Raises ``SettingsError``, or ``StartError`` without a usable token."""
+    """The Serve application of these settings. Raises ``SettingsError``, or ``StartError`` if it mustn't start so."""
     settings = absolute(parse_settings(args), Path.cwd())
     check_token(settings)
+    check_restored(settings)
+    check_redaction(settings)
     return build_from(settings)
 
 

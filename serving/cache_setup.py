@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from serving.cache.opening import open_store
 from serving.cache.redis_tier import RedisTier, connect
 from serving.cache.tiers import PredictionCache
 from serving.clock import Clock
+from serving.deployments.folders import cache_dir
 from serving.model_settings import BreakerSettings, UseCache
 from serving.request.breaker import Breaker, breaker_limits
 from serving.settings import Settings
@@ -30,7 +30,7 @@ async def open_cache(settings: Settings, *, clock: Clock, random: Callable[[], f
     """The node's cache, or None if no model's settings ask for one. A store that can't be opened costs only itself."""
     if not any(model.caches for model in settings.models):
         return None
-    folder = Path(settings.state_dir) / "cache"
+    folder = cache_dir(settings)
     store = await asyncio.to_thread(open_store, folder, max_bytes=settings.cache.max_bytes)
     cache = PredictionCache(store, _redis(settings, clock=clock, random=random), clock=clock)
     cache.start()

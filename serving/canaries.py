@@ -11,6 +11,7 @@ from collections.abc import Callable, Container
 
 from fallbacks.stand_in import stand_in_fault
 from serving.clock import Clock
+from serving.log_lines import fields
 from serving.plans import Asked
 from serving.request.canary import Throws
 from serving.request.pipeline import Canary
@@ -44,7 +45,8 @@ class Canaries:
             ledger = self._ledgers[model] = Ledger(split.epoch, split.version, stable.served.version)
         fault = _fault(stable, canary)
         if fault and canary is not None and fault != ledger.fault:  # who isn't there is just being loaded, or can't be
-            log.error("no request goes to the canary %s@%s: %s", model, split.version, fault)
+            known = fields(model=model, version=split.version, rollout=split.epoch)
+            log.error("no request goes to the canary %s@%s: %s", model, split.version, fault, extra=known)
         ledger.fault = fault
         if canary is None or fault:
             return None

@@ -9,8 +9,8 @@ import argparse
 import sys
 
 from models import commands as model_commands
-from serving.cluster import RAY_ENVIRONMENT, StartError, check_token
-from serving.commands import chaos, replay, rollout
+from serving.cluster import RAY_ENVIRONMENT, StartError, check_redaction, check_token
+from serving.commands import backup, chaos, doctor, incidents, replay, rollout, status
 from serving.commands.options import config_option, settings_of
 
 
@@ -35,9 +35,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="how long to wait for the end (default: 600)"
     )
     restart.set_defaults(run=_restart_gateways)
+    status.add_parser(subparsers)
+    doctor.add_parser(subparsers)
     model_commands.add_parser(subparsers)
     rollout.add_parser(subparsers)
     replay.add_parser(subparsers)
+    backup.add_parsers(subparsers)
+    incidents.add_parser(subparsers)
     chaos.add_parser(subparsers)
     return parser
 
@@ -65,6 +69,7 @@ def _check(args: argparse.Namespace) -> int:
     settings = settings_of(args.config)
     if (warning := check_token(settings)) is not None:
         print(f"holdfast: {warning}", file=sys.stderr)
+    check_redaction(settings)
     models = ", ".join(f"{model.name}@{model.stable_version}" for model in settings.models) or "all of the registry"
     print(f"{args.config or 'settings'}: right; stable versions: {models}")
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from serving.admin.token import open_to_others, read_token
+from serving.incidents.redaction import load_redaction
 from serving.settings import Settings, SettingsError
 
 RAY_ENVIRONMENT: Final[Mapping[str, str]] = {
@@ -30,6 +31,10 @@ RAY_ENVIRONMENT: Final[Mapping[str, str]] = {
 """Ray's own settings, which it reads from the environment when it starts. A value that is set already stays."""
 
 
+UNFINISHED_RESTORE: Final = "restore-unfinished"
+"""A file in the state folder: a restore was putting things in place, and hasn't come to its end."""
+
+
 class StartError(Exception):
     """Something is in the way of starting. The text is one line for a person."""
 
@@ -42,10 +47,10 @@ def set_ray_environment() -> None:
 def check_ports(settings: Settings) -> None:
     """Raises ``StartError`` unless the public port is free and enough gateway ports are."""
     http = settings.http
-    if (error := _bind_error(http.host, http.port)) is not None:
+    if (error := bind_error(http.host, http.port)) is not None:
         raise StartError(f"http.port: can't listen on {http.host}:{http.port}: {error}")
     first, last = http.gateway_ports
-    free = sum(_bind_error(http.gateway_host, port) is None for port in range(first, last + 1))
+    free = sum(bind_error(http.gateway_host, port) is None for port in range(first, last + 1))
     if free < settings.gateway.most_replicas:
         raise StartError(
             f"http.gateway_ports: only {free} of {first}-{last} are free for {settings.gateway.most_replicas} gateways"
@@ -66,7 +71,26 @@ def check_token(settings: Settings) -> str | None:
     )
 
 
-def _bind_error(host: str, port: int) -> str | None:
+def check_restored(settings: Settings) -> None:
+    """Raises ``StartError`` if what is there may be half of a backup."""
+    if (Path(settings.state_dir) / UNFINISHED_RESTORE).exists():
+        raise StartError(
+            f"state_dir: a restore into {settings.state_dir} was interrupted; "
+            "give the command `holdfast restore` again, with --force"
+        )
+
+
+def check_redaction(settings: Settings) -> None:
+    """Raises ``StartError`` if the function that says what may be kept of incidents can't be had."""
+    if settings.incidents.redaction is not None:
+        try:
+            load_redaction(settings.incidents.redaction)
+        except SettingsError as error:
+            raise StartError(str(error)) from None
+
+
+def bind_error(host: str, port: int) -> str | None:
+    """Why nobody can listen there now; None if somebody can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+from models.inference import Tensors
+
 
 class RequestError(Exception):
     """Base of every way a request can end without a good answer. The text is shown to the caller."""
@@ -33,6 +35,12 @@ class InvalidRequest(CallerError):
     """Malformed, or not what the model's signature asks for. The text names the field."""
 
     code = "invalid_request"
+
+
+class BadQuality(CallerError):
+    """It fits the signature, but a value isn't one that the version was made for. The text names the feature."""
+
+    code = "input_quality"
 
 
 class UnknownRoute(CallerError):
@@ -69,6 +77,12 @@ class RolloutNotFound(CallerError):
     """The model never had a rollout."""
 
     code = "rollout_not_found"
+
+
+class IncidentNotFound(CallerError):
+    """No such incident is kept, or not any more."""
+
+    code = "incident_not_found"
 
 
 class PayloadTooLarge(CallerError):
@@ -110,10 +124,22 @@ class RolloutRefused(RequestError):
     code = "rollout_refused"
 
 
+class BreakerNotOpen(RequestError):
+    """A breaker was to be closed that is closed."""
+
+    code = "breaker_not_open"
+
+
 class RolloutsUnavailable(RequestError):
     """The control plane doesn't answer, or can't write down what it decides. The text says why."""
 
     code = "rollouts_unavailable"
+
+
+class IncidentsUnavailable(RequestError):
+    """The store of incidents can't be read now. The text says why."""
+
+    code = "incidents_unavailable"
 
 
 class Internal(RequestError):
@@ -173,6 +199,11 @@ class InvalidAnswer(AttemptError):
     """The model answered, but not as its signature says, or with numbers that aren't finite."""
 
     code = "invalid_answer"
+
+    def __init__(self, message: str, *, outputs: Tensors = ()) -> None:
+        """``outputs`` is the answer, if there is one to look at."""
+        super().__init__(message)
+        self.outputs = outputs
 
 
 # What is left when everything was tried.

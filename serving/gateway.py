@@ -153,6 +153,22 @@ class Gateway:
             return None
         return route.split
 
+    @property
+    def canary_weights(self) -> dict[str, float]:
+        """The shares of the requests that canaries get from here, by model."""
+        return {name: split.weight for name in self._table.models if (split := self.split_of(name)) is not None}
+
+    def close_breaker(self, model: str, version: str) -> bool | None:
+        """A person closes it: whether it wasn't closed already, None if the version isn't served here."""
+        found = self._versions.get((model, version))
+        if found is None:
+            return None
+        breaker = found.served.attempts.breaker
+        if breaker.state == "closed":
+            return False
+        breaker.reset()
+        return True
+
     def collect_outcomes(self, model: str, *, keys_from: int = 0) -> SplitOutcomes | None:
         """What was counted here of the model's latest rollout since it began; None if there was none.
 
@@ -351,7 +367,8 @@ class Gateway:
                 plans[name, None] = plan._replace(mirrors=mirrors)
                 mirroring.update(mirrors)
             for version, found in loaded_here.items():
-                plans[name, version] = model.pinned(found.served, found.decoder)
+                quality = self.planner.gate(model.settings, found.manifest)
+                plans[name, version] = model.pinned(found.served, found.decoder, quality)
         self.mirrors.stop_all_but(mirroring)
         return plans
 

@@ -7,6 +7,7 @@ before anything else in the process imports prometheus_client. Not here: what is
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -18,16 +19,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
 
+    from serving.incidents.keeper import KeeperStats
     from serving.plans import ModelPlan
     from serving.request.lane import Lane
+    from serving.request.quality import QualityCounts
     from serving.request.record import Tally
     from serving.routing.outcomes import SplitOutcomes
     from serving.shadow.mirror import Mirror
+    from serving.tracing.export import ExportStats
+    from serving.tracing.request_log import LogStats
     from serving.version import Version
 
 LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COMPUTE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 BATCH_BUCKETS_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+GOLDEN_CHECKS: Final = "holdfast_golden_checks_total"
 
 _LABELS: Final = ("model", "version")
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -63,6 +70,20 @@ def forget_dead_processes(folder: Path) -> None:
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
+def golden_failures(folder: Path) -> dict[tuple[str, str], int]:
+    """How often replicas of each version failed their golden self-test, also of those that have ended since."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    failed: dict[tuple[str, str], int] = {}
+    for path in folder.glob("counter_*.db"):
+        for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+            _, metric, labels, _ = json.loads(key)
+            if metric == GOLDEN_CHECKS and labels["result"] == "failed" and value:
+                version = labels["model"], labels["version"]
+                failed[version] = failed.get(version, 0) + int(value)
+    return failed
+
+
 class Growth:
     """How much a sum has grown since it was last looked at; one that began anew has grown by all that it is."""
 
@@ -85,6 +106,32 @@ def _gauge(name: str, text: str, *labels: str, mode: Literal["livesum", "livemin
     from prometheus_client import Gauge
 
     return Gauge(name, text, labels, multiprocess_mode=mode, registry=None)
+
+
+ProcessKind = Literal["gateway", "replica", "control", "haproxy"]
+
+
+class ProcessMetrics:
+    """What is told of a process of this kind: that it began, that it runs, and that it ended as it was told to.
+
+    One that began and neither runs nor ended so has died.
+    """
+
+    def __init__(self, kind: ProcessKind, model: str = "", version: str = "") -> None:
+        labels = ("kind", *_LABELS)
+        self._key = (kind, model, version)
+        self._starts = _counter("holdfast_process_starts_total", "Processes that began.", *labels)
+        self._ends = _counter("holdfast_process_ends_total", "Processes that ended as they were told to.", *labels)
+        self._running = _gauge("holdfast_processes", "Processes that run.", *labels)
+
+    def began(self) -> None:
+        self._starts.labels(*self._key).inc()
+        self._ends.labels(*self._key).inc(0)
+        self._running.labels(*self._key).set(1)
+
+    def ended(self) -> None:
+        self._ends.labels(*self._key).inc()
+        self._running.labels(*self._key).set(0)
 
 
 class GatewayMetrics:
@@ -268,8 +315,8 @@ class ProtectionMetrics:
                 self._grow(self._cache, (name,), value)
 
     def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
-        if (growth := self._growth.of((counter._name, labels), total)) > 0:  # noqa: SLF001  # only as a key
-            counter.labels(*labels).inc(growth)
+        """Also by nothing: who watches growth doesn't see that of a counter which wasn't there before."""
+        counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
 
 
 class ShadowMetrics:
@@ -318,6 +365,72 @@ class ShadowMetrics:
 
     def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
         counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
+
+
+class QualityMetrics:
+    """What a gateway process reports of requests whose values aren't as their model's manifest says."""
+
+    def __init__(self) -> None:
+        self._growth = Growth()
+        self._violations = _counter(
+            "holdfast_input_quality_violations_total",
+            "Values of requests that aren't as the manifest says, by feature.",
+            "model",
+            "feature",
+            "kind",
+        )
+        self._requests = _counter(
+            "holdfast_input_quality_requests_total", "Requests with at least one such value.", "model"
+        )
+
+    def show(self, model: str, counts: QualityCounts) -> None:
+        for (feature, kind), values in counts.values.items():
+            growth = self._growth.of((model, feature, kind), values)
+            self._violations.labels(model, feature, kind).inc(growth)
+        self._requests.labels(model).inc(self._growth.of(model, counts.requests))
+
+
+class IncidentMetrics:
+    """What a gateway process reports of the incidents that it keeps, and of the node's store."""
+
+    def __init__(self) -> None:
+        self._growth = Growth()
+        self._kept = _counter("holdfast_incidents_kept_total", "Incidents that were written.", "model", "failure")
+        self._dropped = _counter("holdfast_incidents_dropped_total", "Incidents that weren't kept.", "reason")
+        self._number = _gauge("holdfast_incidents_stored", "Incidents in the node's store.", mode="livemax")
+        self._bytes = _gauge("holdfast_incidents_bytes", "Size of the node's store of incidents.", mode="livemax")
+
+    def show(self, stats: KeeperStats) -> None:
+        for key, kept in tuple(stats.kept.items()):  # which another thread counts
+            self._kept.labels(*key).inc(self._growth.of(key, kept))
+        for reason, dropped in tuple(stats.dropped.items()):
+            self._dropped.labels(reason).inc(self._growth.of(reason, dropped))
+        self._number.set(stats.number)
+        self._bytes.set(stats.bytes)
+
+
+class TracingMetrics:
+    """What a gateway process reports of the lines and the spans of requests."""
+
+    def __init__(self) -> None:
+        self._growth = Growth()
+        self._written = _counter("holdfast_request_log_lines_total", "Lines in the log about single requests.")
+        self._held_back = _counter(
+            "holdfast_request_log_lines_held_back_total", "Lines that weren't written, being too many of their kind."
+        )
+        self._spans = _counter("holdfast_trace_spans_total", "Spans that were sent to the collector.")
+        self._dropped = _counter(
+            "holdfast_trace_requests_dropped_total", "Traced requests whose spans weren't sent.", "reason"
+        )
+
+    def show(self, lines: LogStats, traces: ExportStats | None) -> None:
+        self._written.inc(self._growth.of("written", lines.written))
+        self._held_back.inc(self._growth.of("held back", lines.held_back))
+        if traces is None:
+            return
+        self._spans.inc(self._growth.of("spans", traces.spans))
+        for reason, dropped in tuple(traces.dropped.items()):  # which another thread counts
+            self._dropped.labels(reason).inc(self._growth.of(("dropped", reason), dropped))
 
 
 class AdminMetrics:
@@ -375,7 +488,7 @@ class ReplicaMetrics:
             registry=None,
         ).labels(model, version)
         self._golden = Counter(
-            "holdfast_golden_checks_total",
+            GOLDEN_CHECKS,
             "Golden predictions of the health check.",
             (*_LABELS, "result"),
             registry=None,

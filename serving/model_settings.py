@@ -208,6 +208,18 @@ class ShadowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             raise ValueError("exactly one of model and version says who the shadow is")
 
 
+class InputQualitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What becomes of a request with a value that its version's manifest doesn't expect; most say nothing of values."""
+
+    mode: Annotated[
+        Literal["off", "count", "reject"],
+        Meta(
+            description="`off`: nobody looks. `count`: it is counted by feature, kept as an incident, and answered. "
+            "`reject`: it is counted, kept, and refused with 422 and the name of the feature."
+        ),
+    ] = "count"
+
+
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One model: its versions and how it is served."""
 
@@ -279,6 +291,14 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = ()
 
     shadow: ShadowSettings | None = None
+    input_quality: InputQualitySettings = InputQualitySettings()
+    sensitive: Annotated[
+        bool, Meta(description="Whether what callers ask of it is private: nothing of it is kept as an incident.")
+    ] = False
+    redact: Annotated[
+        tuple[str, ...],
+        Meta(description="Inputs and outputs, by name, whose values aren't kept with an incident."),
+    ] = ()
 
     def __post_init__(self) -> None:
         if self.stable is not None and self.stable not in self.versions:

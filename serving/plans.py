@@ -32,8 +32,10 @@ from serving.request.failures import failure_of
 from serving.request.memory import Memory
 from serving.request.pipeline import Canary, Plan, ServedVersion
 from serving.request.priority import LOW
+from serving.request.quality import QualityCounts, QualityGate
 from serving.shadow.compare import rule_fault
 from serving.shadow.mirrors import rule_from
+from serving.tracing.trace import Trace
 
 log = logging.getLogger("holdfast.gateway")
 
@@ -64,6 +66,8 @@ class ModelPlan:
     decoder: RequestDecoder
     chain: Chain
     memory: Memory | None
+    quality: QualityGate | None
+    """By the manifest of the version whose signature it is."""
 
     def plan(self, served: ServedVersion | None, version: str, canary: Canary | None = None) -> Plan:
         """For calls that don't name a version; ``version`` is the one that should answer them."""
@@ -76,12 +80,14 @@ class ModelPlan:
             self.chain,
             self.memory,
             canary=canary,
+            quality=self.quality,
         )
 
-    def pinned(self, served: ServedVersion, decoder: RequestDecoder) -> Plan:
+    def pinned(self, served: ServedVersion, decoder: RequestDecoder, quality: QualityGate | None = None) -> Plan:
         """For calls that name this version, and want no other's answer."""
         key = (served.model, served.version)
-        return Plan(key, served, decoder, self.settings.timeout_ms / 1000, self.admission, pinned=True)
+        timeout_s = self.settings.timeout_ms / 1000
+        return Plan(key, served, decoder, timeout_s, self.admission, pinned=True, quality=quality)
 
 
 class Planner:
@@ -102,6 +108,8 @@ class Planner:
         self._withdrawn = withdrawn
         self._cache = cache
         self._models: dict[str, ModelPlan] = {}
+        self.quality: dict[str, QualityCounts] = {}
+        """What was counted of each model whose inputs' values are looked at."""
 
     @property
     def models(self) -> dict[str, ModelPlan]:
@@ -112,15 +120,25 @@ class Planner:
         known = self._models.get(settings.name)
         digest = manifest.signature_digest
         if known is not None and known.digest == digest and known.settings == settings:
+            known.quality = self.gate(settings, manifest)
             return known  # requests that are under way when the table changes find the same decoder in the next one
         signature = manifest.signature
         memory = self._memory(settings, digest)
         admission = known.admission if known is not None else self._admission(settings)
         chain = Chain([self._strategy(entry, settings, signature, memory) for entry in settings.fallback])
         decoder = RequestDecoder(settings.name, signature)
-        plan = ModelPlan(settings, admission, signature, digest, decoder, chain, memory)
+        quality = self.gate(settings, manifest)
+        plan = ModelPlan(settings, admission, signature, digest, decoder, chain, memory, quality)
         self._models[settings.name] = plan
         return plan
+
+    def gate(self, settings: ModelSettings, manifest: Manifest) -> QualityGate | None:
+        """What looks at the values of this version's requests; None if nothing is said of them, or nobody asks."""
+        mode = settings.input_quality.mode
+        if mode == "off" or not manifest.quality:
+            return None
+        counts = self.quality.setdefault(settings.name, QualityCounts())
+        return QualityGate(manifest.quality, manifest.signature, counts=counts, rejects=mode == "reject")
 
     def _admission(self, settings: ModelSettings) -> Admission:
         return Admission(settings.name, admission_limits(settings), clock=self._clock, deadlines=self._deadlines)
@@ -173,7 +191,10 @@ async def ask_version(served: ServedVersion, question: Question, admission: Admi
     try:
         if admission is not None and (permit := admission.try_admit(LOW, question.deadline)) is None:
             raise Unusable("it has enough to do with its own callers")
-        exchange = Exchange(question.request, question.deadline, has_fallback=True, suspect=question.suspect)
+        trace = question.trace if isinstance(question.trace, Trace) else None
+        exchange = Exchange(
+            question.request, question.deadline, has_fallback=True, suspect=question.suspect, trace=trace
+        )
         return await served.attempts.answer(exchange)
     except RequestError as error:
         raise Unusable(error.message, by_input=failure_of(error).by_input) from None

@@ -104,6 +104,77 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = 50
 
 
+class IncidentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Requests that failed, were refused for their values, or were answered by a fallback, kept on the node."""
+
+    enabled: Annotated[
+        bool, Meta(description="Whether any are kept. Of a model that is `sensitive` none are in any case.")
+    ] = True
+    max_bytes: Annotated[
+        Annotated[int, Meta(ge=1 << 20)], Meta(description="Size of the store in `state_dir`; the oldest go.")
+    ] = 64 << 20
+    max_number: Annotated[Positive, Meta(description="Incidents that are kept; the oldest go.")] = 10_000
+    max_tensors_bytes: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Meta(
+            description="Inputs are kept whole if they have at most so many bytes together, and so are outputs; of "
+            "larger ones names, shapes and a hash are."
+        ),
+    ] = 64 << 10
+    rate_max: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1000,
+            description="Incidents of one kind (model, version and failure) that a gateway keeps in a second, on "
+            "average; what is more is counted.",
+        ),
+    ] = 5.0
+    shed_share: Annotated[
+        float, Meta(ge=0, le=1, description="The share of shed requests that count as incidents.")
+    ] = 0.01
+    caller_errors: Annotated[
+        bool, Meta(description="Whether requests that are wrong themselves (`invalid_request`) are kept, too.")
+    ] = False
+    redaction: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None,
+        Meta(
+            description="A Python function, as `package.module:function`, that is given the model's name and its "
+            "inputs, or outputs, as a dict of numpy arrays, and gives the dict of what may be kept. "
+            "Left out: all of it."
+        ),
+    ] = None
+
+
+class TracingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Spans of requests, sent to an OpenTelemetry collector."""
+
+    endpoint: Annotated[
+        str,
+        Meta(
+            pattern="^https?://[^/]+",
+            description="The collector, by OTLP over HTTP, as `http://127.0.0.1:4318`. `/v1/traces` is added if there "
+            "is no path. Headers and certificates are taken from OpenTelemetry's own environment variables "
+            "(`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_CERTIFICATE`).",
+        ),
+    ]
+    sample_ratio: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="The share of requests that are traced, of those whose caller says nothing of it. If the "
+            "caller sends a `traceparent`, its sampled flag counts.",
+        ),
+    ] = 0.01
+    service_name: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=128)], Meta(description="What this Holdfast is called in traces.")
+    ] = "holdfast"
+    timeout_s: Annotated[
+        Seconds, Meta(description="How long the collector may take; then what was sent is dropped.")
+    ] = 5.0
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of it."""
 
@@ -115,6 +186,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     gateway: GatewaySettings = GatewaySettings()
     channel: ChannelSettings = ChannelSettings()
     cache: CacheSettings = CacheSettings()
+    incidents: IncidentSettings = IncidentSettings()
+    tracing: TracingSettings | None = None
     models: Annotated[
         tuple[ModelSettings, ...],
         Meta(description="The models that are served. Left out: every model of the registry, in its highest version."),
@@ -162,6 +235,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log_level: Annotated[
         str, Meta(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO"
+    log_format: Annotated[
+        str,
+        Meta(
+            pattern="^(text|json)$",
+            description="text or json: how the log's lines look, of all processes. Ray's own logs stay as they are.",
+        ),
+    ] = "text"
+    access_log: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="The share of good requests that leave a line in the log. Failed and degraded ones leave one "
+            "anyway, but of one kind (model, version and failure) only about one in a second.",
+        ),
+    ] = 0.0
 
     def __post_init__(self) -> None:
         names = [model.name for model in self.models]

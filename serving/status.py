@@ -18,12 +18,15 @@ from msgspec.structs import asdict as asdict_of
 from serving.cache.tiers import PredictionCache
 from serving.clock import Clock
 from serving.gateway import Gateway
+from serving.incidents.keeper import Keeper
 from serving.plans import ModelPlan
 from serving.shadow.mirror import Mirror
 from serving.version import Version
 
 
-def gateway_status(gateway: Gateway, *, cache: PredictionCache | None, clock: Clock) -> dict[str, Any]:
+def gateway_status(
+    gateway: Gateway, *, cache: PredictionCache | None, clock: Clock, incidents: Keeper | None = None
+) -> dict[str, Any]:
     """Plain data; times in seconds, moments in seconds since the Unix epoch."""
     versions: dict[str, dict[str, Any]] = {}
     for version in gateway.versions:
@@ -42,7 +45,24 @@ def gateway_status(gateway: Gateway, *, cache: PredictionCache | None, clock: Cl
         },
         "unavailable": dict(gateway.table.unavailable),
         "withdrawn": dict(gateway.table.withdrawn),
+        "coming": list(gateway.table.coming),
         "cache": None if cache is None else cache.stats()._asdict(),
+        "incidents": None if incidents is None else _incidents(incidents),
+    }
+
+
+def _incidents(keeper: Keeper) -> dict[str, Any]:
+    """How many are in the node's store, and what this gateway made of its own. Nothing of what they hold."""
+    stats = keeper.stats
+    kept: dict[str, dict[str, int]] = {}
+    for (model, failure), number in tuple(stats.kept.items()):  # which another thread counts
+        kept.setdefault(model, {})[failure] = number
+    return {
+        "stored": stats.number,
+        "bytes": stats.bytes,
+        "waiting": keeper.waiting,
+        "kept": kept,
+        "dropped": dict(stats.dropped),
     }
 
 
@@ -134,9 +154,12 @@ def _version(version: Version) -> dict[str, Any]:
 def _replicas(version: Version) -> list[dict[str, Any]]:
     """Those that the gateway has a channel to; without any, the Serve handle carries the requests."""
     figures = {entry.replica_id: entry for entry in version.lane.outliers.status()}
+    processes = version.link.processes()
     found: list[dict[str, Any]] = []
     for client in version.lane.replicas:
         entry = {"id": client.replica_id, "live": client.live, "outstanding": client.outstanding}
+        if (process := processes.get(client.replica_id)) is not None:
+            entry["pid"] = process.pid
         if (seen := figures.get(client.replica_id)) is not None:
             entry |= {name: value for name, value in asdict(seen).items() if name != "replica_id"}
         found.append(entry)

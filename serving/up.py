@@ -23,7 +23,15 @@ from models.golden import read_examples
 from models.manifest import ModelVersion
 from models.registry import Registry
 from models.signature import Signature
-from serving.cluster import StartError, check_ports, check_token, lock_state, set_ray_environment
+from serving.cluster import (
+    StartError,
+    check_ports,
+    check_redaction,
+    check_restored,
+    check_token,
+    lock_state,
+    set_ray_environment,
+)
 from serving.deployments.folders import socket_dir
 from serving.ingress.keeper import HaproxyFiles, end_leftover
 from serving.model_settings import ModelSettings
@@ -52,7 +60,9 @@ def up(settings: Settings) -> int:
     stopped = threading.Event()
     if (warning := check_token(settings)) is not None:
         progress(warning)
+    check_redaction(settings)
     with lock_state(settings), _stop_signals(stopped):
+        check_restored(settings)
         if end_leftover(HaproxyFiles(settings)):
             progress("ended an HAProxy that an earlier run left behind")
         check_ports(settings)

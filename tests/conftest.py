@@ -15,7 +15,7 @@ from tests.fakes import FakeClock, run
 hypothesis.settings.register_profile("holdfast", deadline=None)  # a busy machine is no reason to fail
 hypothesis.settings.load_profile("holdfast")
 
-ZOO_SOURCES = ("models/zoo/*.py", "models/manifest.py", "models/publishing.py", "models/golden.py")
+ZOO_SOURCES = ("models/zoo/*.py", "models/manifest.py", "models/quality.py", "models/publishing.py", "models/golden.py")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from models.errors import InferenceFailed
 from models.golden import GOLDEN_FILE, Example, write_examples
 from models.inference import Array, InferenceRequest, Tensor
 from models.manifest import FileDigest, Golden, Manifest
+from models.quality import InputQuality
 from models.registry import Registry
 from models.signature import Signature, TensorSpec
 from serving.channel.address import Address, UnixAddress
@@ -358,6 +359,7 @@ def publish_version(
     *,
     deterministic: bool = False,
     signature: Signature = DOUBLE,
+    quality: tuple[InputQuality, ...] = (),
 ) -> Manifest:
     """A version of the doubling model, or of one that says it is another; its artifact needn't run."""
     ones = np.ones((1, 2), np.float32)
@@ -373,6 +375,7 @@ def publish_version(
             signature=signature,
             golden=Golden(GOLDEN_FILE),
             deterministic=deterministic,
+            quality=quality,
         ),
         files,
     )

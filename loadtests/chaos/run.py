@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,13 +21,16 @@ from loadtests.chaos.right import known_to, known_to_canary
 from loadtests.chaos.running import RunningSystem, address, running
 from loadtests.chaos.schedule import Due, schedule
 from loadtests.chaos.spec import Scenario
-from loadtests.chaos.world import Grounds, grounds, same_grounds
+from loadtests.chaos.world import Grounds, World, grounds, same_grounds
 from loadtests.resilience.answers import Outputs
 from loadtests.resilience.client import NoReply
 from loadtests.resilience.errors import RunError
 
 _STILL_S: Final = 15.0
 THE_END: Final = "(the end of a system)"
+
+Beside = Callable[[World], contextlib.AbstractAsyncContextManager[None]]
+"""Something that goes on while a scenario runs, from before its calm until after its end."""
 
 
 class Failure(NamedTuple):
@@ -77,7 +80,11 @@ def _check(plan: Plan) -> None:
         _can_be_done_to_others(scenario)
 
 
-async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
+def _nothing(_world: World) -> contextlib.AbstractAsyncContextManager[None]:
+    return contextlib.nullcontext()
+
+
+async def run(plan: Plan, say: Say, *, beside: Beside = _nothing) -> AsyncGenerator[Result | Failure]:
     """A result each. Scenarios that can share a system do, one after the other, each with all well again before it."""
     _check(plan)
     left = [scenario_without(plan.protection, scenario) for scenario in plan.scenarios]
@@ -96,7 +103,8 @@ async def run(plan: Plan, say: Say) -> AsyncGenerator[Result | Failure]:
                 for scenario in chosen:
                     done += 1
                     started += 1
-                    yield await _one(plan, scenario, found, known, _counting(say, started, len(plan.scenarios)))
+                    telling = _counting(say, started, len(plan.scenarios))
+                    yield await _one(plan, scenario, found, known, telling, beside=beside)
                     if done < len(chosen):
                         async with _patience(say, "waiting until all is well again"):
                             trouble = await healed(found)
@@ -150,7 +158,7 @@ def _grounds(plan: Plan, chosen: Sequence[Scenario]) -> contextlib.AbstractAsync
 
 
 async def _one(
-    plan: Plan, scenario: Scenario, found: Grounds, known: Mapping[str, list[Outputs]], say: Say
+    plan: Plan, scenario: Scenario, found: Grounds, known: Mapping[str, list[Outputs]], say: Say, *, beside: Beside
 ) -> Result | Failure:
     started_at = record.started()
     folder = plan.out / scenario.name
@@ -164,7 +172,8 @@ async def _one(
             await where.command(where.primary, "all", where.busy())
         right = {**known, **await known_to_canary(where)}
         one = Run(scenario, seed=plan.seed, plan=faults, world=where, known=right, folder=folder, say=say)
-        result = await one.go()
+        async with beside(where):
+            result = await one.go()
     except (RunError, NoReply) as error:
         if len(plan.scenarios) == 1:
             raise RunError(str(error)) from None

@@ -48,7 +48,7 @@ class HoldfastUnderTest:
         self._keep = keep
         self.folder = Path(tempfile.mkdtemp(prefix="hfr-", dir="/tmp"))  # short: sockets lie below it
         self.gateway_count = int(arguments.get("gateway", {}).get("replicas", GATEWAYS))
-        self.port, *self._range = _free_ports(1 + self.gateway_count + 4)
+        self.port, *self._range = free_ports(1 + self.gateway_count + 4)
         self.log = self.folder / "up.log"
         self.arguments: dict[str, Any] = {
             **arguments,
@@ -299,7 +299,7 @@ def _ctrl_c_counts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports one after the other that nobody listens on, below those that the kernel hands out by itself."""
     rng = random.Random()
     for _ in range(100):

@@ -16,12 +16,14 @@ import numpy as np
 from models.loading import load_version
 from models.manifest import Manifest, ModelVersion, Provenance
 from models.publishing import publish_file
+from models.quality import InputQuality
 from models.registry import Registry
 from models.zoo import digits, orientation
 from models.zoo.data import DIGIT_LABELS, Split, digits_split
 
 _GOLDEN_ROWS: Final = 8
 _DIGITS_SOURCE: Final = "the handwritten digits of scikit-learn, without the 450 held out"
+_DIGITS_QUALITY: Final = (InputQuality(input="image", min=0, max=1),)
 _split = functools.cache(digits_split)
 
 Maker = Callable[[Registry, Path], str]
@@ -62,6 +64,7 @@ def _digits(
             golden=[{"image": split.test_images[:_GOLDEN_ROWS]}, {"image": split.test_images[-1:]}],
             deterministic=True,
             labels=DIGIT_LABELS,
+            quality=_DIGITS_QUALITY,
             provenance=Provenance(source=_DIGITS_SOURCE, tool=_versions(packages), notes=notes),
         )
         return f"{held_out_accuracy(registry, name):.1%} right on {len(split.test_labels)} held out, {_size(manifest)}"

@@ -39,13 +39,29 @@ class Guard:
         if self._closed is not None:
             raise UnknownRoute(self._closed)
 
-    def check(self, request: HttpRequest) -> None:
+    def check_private(self, request: HttpRequest) -> None:
+        """The same for what shows callers' data: whoever may change the system may see it, and nobody else.
+
+        A page of somewhere else may read what it gets from a name that it has made lead here, and names no origin
+        then: so without a token the name has to be ours.
+        """
+        if self._closed is not None:
+            raise UnknownRoute(
+                f"incidents hold what callers sent, and are shown to those who may change the system; {self._closed}"
+            )
+        host = request.headers.get(b"host", b"").strip().lower()
+        if self._token is None and _name(host) not in LOOPBACK:
+            self._count(ORIGIN)
+            raise ForeignOrigin(_foreign_host(host))
+        self.check(request, "this shows what callers sent")
+
+    def check(self, request: HttpRequest, what: str = "this changes the system") -> None:
         """Raises ``ForeignOrigin`` or ``NotAuthorized`` unless who sent the request may change the system."""
         origin = request.headers.get(b"origin")
         if origin is not None:
             self._check_origin(origin, request.headers.get(b"host", b""))
         if self._token is not None:
-            self._check_token(self._token(), request.headers.get(b"authorization", b""))
+            self._check_token(self._token(), request.headers.get(b"authorization", b""), what)
 
     def _check_origin(self, origin: bytes, host: bytes) -> None:
         scheme, _, site = origin.strip().lower().partition(b"://")
@@ -57,16 +73,13 @@ class Guard:
             )
         if self._token is None and _name(host) not in LOOPBACK:  # another's name that leads here is no proof
             self._count(ORIGIN)
-            raise ForeignOrigin(
-                f"header Host: without a token (setting `admin_token_file`) a browser may change the system only "
-                f"at {' or '.join(LOOPBACK)}, not at '{_shown(host)}'"
-            )
+            raise ForeignOrigin(_foreign_host(host))
 
-    def _check_token(self, token: bytes, authorization: bytes) -> None:
+    def _check_token(self, token: bytes, authorization: bytes, what: str) -> None:
         scheme, _, given = authorization.strip().partition(b" ")
         if scheme.lower() != b"bearer":
             self._count(MISSING)
-            raise NotAuthorized("this changes the system: it needs the header `Authorization: Bearer <token>`")
+            raise NotAuthorized(f"{what}: it needs the header `Authorization: Bearer <token>`")
         if not token:
             self._count(UNUSABLE)
             raise NotAuthorized("the token's file (setting `admin_token_file`) can't be used now; the log says why")
@@ -82,6 +95,13 @@ def why_closed(settings: Settings) -> str:
     return (
         "changing the system over HTTP is switched off here, because others than this machine can reach it: "
         "name a file with a token (setting `admin_token_file`)"
+    )
+
+
+def _foreign_host(host: bytes) -> str:
+    return (
+        f"header Host: without a token (setting `admin_token_file`) a browser may change the system only "
+        f"at {' or '.join(LOOPBACK)}, not at '{_shown(host)}'"
     )
 
 

@@ -50,9 +50,12 @@ def clean(text: str) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines of at most ``width``; one empty line for nothing. A number keeps its percent sign."""
+    """The text in lines of at most ``width``; one empty line for nothing. A number keeps its percent sign.
+
+    Paths and names aren't taken apart at their hyphens: people copy them.
+    """
     glued = clean(text.replace("\n", " ")).replace(" %", "\N{NO-BREAK SPACE}%")
-    lines = textwrap.wrap(glued, max(width, 10))
+    lines = textwrap.wrap(glued, max(width, 10), break_on_hyphens=False)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] or [""]
 
 

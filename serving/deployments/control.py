@@ -52,7 +52,7 @@ class ControlReplica:
     """The control plane: which versions are deployed, the routing table, and the rollouts that move it."""
 
     async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
-        from serving.metrics import RolloutMetrics, open_metrics
+        from serving.metrics import ProcessMetrics, RolloutMetrics, open_metrics
         from serving.rollout.controller import Controller
         from serving.rollout.effects import Effects
         from serving.rollout.event_log import open_log
@@ -64,6 +64,7 @@ class ControlReplica:
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
+        ProcessMetrics("control").began()
         self._metrics = RolloutMetrics()
         self._gateways: DeploymentHandle[Any] | None = None
         self._application = serve.get_replica_context().app_name
@@ -130,6 +131,19 @@ class ControlReplica:
     async def leave(self, gateway: str) -> None:
         """Tell one gateway to finish what it has and end."""
         await self._ask_gateways("leave", gateway, within_s=ASK_S)
+
+    async def close_breaker(self, model: str, version: str, body: bytes) -> Answer:
+        return await refusal(self._close_breaker(model, version, body))
+
+    async def _close_breaker(self, model: str, version: str, body: bytes) -> bytes:
+        from serving.admin.bodies import CloseBreaker
+        from serving.admin.breakers import closed
+
+        asked = msgspec.json.decode(body, type=CloseBreaker)
+        gateways, answers = await self._ask_gateways("close_breaker", model, version, within_s=ASK_S)
+        answer = closed(f"{model}@{version}", answers, gateways=gateways)
+        log.warning("the breaker of %s@%s was closed by hand by %s: %s", model, version, asked.who or "?", asked.why)
+        return msgspec.json.encode(answer)
 
     # Rollouts
 

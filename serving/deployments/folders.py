@@ -27,6 +27,15 @@ def withdrawn_path(settings: Settings) -> Path:
     return Path(settings.state_dir) / "withdrawn.json"
 
 
+def cache_dir(settings: Settings) -> Path:
+    """Cached predictions, which outlast a run and may be thrown away."""
+    return Path(settings.state_dir) / "cache"
+
+
+def system_id_path(settings: Settings) -> Path:
+    return Path(settings.state_dir) / "system-id"
+
+
 def socket_dir(settings: Settings, run_dir: str) -> Path:
     """The sockets of one run; under the temporary folder, because their paths must be short."""
     base = settings.channel.socket_dir or tempfile.gettempdir()
@@ -35,7 +44,7 @@ def socket_dir(settings: Settings, run_dir: str) -> Path:
 
 def system_id(settings: Settings) -> str:
     """What tells this Holdfast from others that might use the same event log: it lies in the state folder."""
-    path = Path(settings.state_dir) / "system-id"
+    path = system_id_path(settings)
     with contextlib.suppress(FileNotFoundError):
         if found := path.read_text(encoding="ascii").strip():
             return found

@@ -29,6 +29,8 @@ GATEWAY_HANG_S = 5.0
 """A gateway whose loop takes longer than this for one turn is replaced."""
 TABLE_POLL_S = 1.0
 TOKEN_POLL_S = 1.0
+INCIDENTS_CLOSE_S = 2.0
+TRACES_CLOSE_S = 1.0
 DRAIN_NOTICE_S = 0.8
 """Within this time HAProxy has seen twice that a gateway doesn't accept requests any more."""
 
@@ -39,25 +41,36 @@ class GatewayReplica:
 
     async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         from serving.admin.guard import Guard
+        from serving.admin.page.routes import PageRoutes
         from serving.admin.routes import AdminRoutes
         from serving.admin.token import TokenFile
         from serving.cache_setup import open_cache
         from serving.gateway import Gateway
+        from serving.incidents.setup import open_incidents
         from serving.ingress.asgi import AsgiApp
         from serving.ingress.faults import FaultsOnDemand
-        from serving.ingress.front import build_routes
+        from serving.ingress.front import build_routes, own_version
         from serving.ingress.listener import Listener
-        from serving.metrics import AdminMetrics, open_metrics
+        from serving.live.setup import build_live
+        from serving.metrics import AdminMetrics, ProcessMetrics, open_metrics
         from serving.routing.table_file import TableFile
+        from serving.status import gateway_status
+        from serving.tracing.setup import open_tracing
         from serving.watchdog import LoopTurns, Watchdog
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
+        self._process = ProcessMetrics("gateway")
+        self._process.began()
         registry = Registry(settings.store_dir)
         self._file = TableFile(table_path(run_dir))
         self._cache = await open_cache(settings, clock=SystemClock(), random=random.random)
         self._gateway = Gateway(
             settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
+        )
+        self._incidents = open_incidents(settings, self._gateway, clock=SystemClock(), random=random.random)
+        self._traces = open_tracing(
+            settings, self._gateway, version=own_version(), clock=SystemClock(), random_bits=random.getrandbits
         )
         self._token = None if settings.admin_token_file is None else TokenFile(Path(settings.admin_token_file))
         guard = Guard(
@@ -66,15 +79,35 @@ class GatewayReplica:
             count=AdminMetrics().refused,
         )
         body_max_bytes = settings.http.body_max_bytes
+        remote = RemoteControl(control)
+        self._live = build_live(
+            settings,
+            status=lambda: gateway_status(
+                self._gateway, cache=self._cache, clock=SystemClock(), incidents=self._incidents
+            ),
+            rollouts=remote.rollouts,
+            port=lambda: self._listener.port,
+            metrics_dir=metrics_dir(run_dir),
+            version=own_version(),
+            clock=SystemClock(),
+        )
+        admin = AdminRoutes(
+            remote,
+            FaultsOnDemand(self._gateway),
+            guard,
+            body_max_bytes=body_max_bytes,
+            incidents=None if self._incidents is None else self._incidents.store,
+        )
         front = build_routes(
             settings,
             self._gateway,
             registry=registry,
-            door=AdminRoutes(
-                RemoteControl(control), FaultsOnDemand(self._gateway), guard, body_max_bytes=body_max_bytes
-            ),
+            doors=(admin, self._live.routes, PageRoutes()),
             metrics_dir=metrics_dir(run_dir),
             cache=self._cache,
+            hear=self._live.hear,
+            incidents=self._incidents,
+            traces=self._traces,
         )
         self._app = AsgiApp(body_max_bytes=body_max_bytes, routes=front.routes)
         self._listener = Listener(
@@ -118,6 +151,10 @@ class GatewayReplica:
 
         return collected_to_json(self._gateway.rollout_outcomes(asked_from_json(raw)))
 
+    async def close_breaker(self, model: str, version: str) -> bool | None:
+        """Called by the control plane: a person closes a version's breaker. Whether it wasn't closed already."""
+        return self._gateway.close_breaker(model, version)
+
     async def whoami(self) -> tuple[str, bool]:
         """Called by the control plane: this replica's id, and whether it accepts requests."""
         return self._id, self._gateway.accepting
@@ -157,14 +194,20 @@ class GatewayReplica:
         """Take no new requests, once HAProxy has noticed, and finish what there is."""
         self._gateway.draining = True
         await asyncio.sleep(DRAIN_NOTICE_S)
+        self._live.close()  # its viewers find another gateway
         await self._listener.close()
         self._watchdog.stop()
         for task in self._tasks:
             task.cancel()
+        if self._incidents is not None:
+            await asyncio.to_thread(self._incidents.close, within_s=INCIDENTS_CLOSE_S)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close, within_s=TRACES_CLOSE_S)
         await self._flush_metrics()
         await self._gateway.close()
         if self._cache is not None:
             await self._cache.close()
+        self._process.ended()
 
     async def __del__(self) -> None:
         if hasattr(self, "_sigterm"):

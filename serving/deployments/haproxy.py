@@ -14,11 +14,12 @@ class HaproxyReplica:
 
     async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
         from serving.ingress.keeper import HaproxyFiles, HaproxyKeeper
-        from serving.metrics import forget_dead_processes, open_metrics
+        from serving.metrics import ProcessMetrics, forget_dead_processes, open_metrics
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
-        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings))
+        self._haproxy = ProcessMetrics("haproxy")
+        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings), on_start=self._haproxy.began)
         await self._keeper.start()
         self._sweeper = asyncio.get_running_loop().create_task(
             every(10.0, lambda: asyncio.to_thread(forget_dead_processes, metrics_dir(run_dir)))
@@ -32,3 +33,4 @@ class HaproxyReplica:
         if hasattr(self, "_sweeper"):
             self._sweeper.cancel()
             await self._keeper.stop()
+            self._haproxy.ended()

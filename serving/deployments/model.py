@@ -38,11 +38,13 @@ class ModelReplica:
         from serving.channel.runner import ModelRunner
         from serving.channel.server import TensorServer
         from serving.health import ReplicaHealth
-        from serving.metrics import ReplicaMetrics, open_metrics
+        from serving.metrics import ProcessMetrics, ReplicaMetrics, open_metrics
         from serving.watchdog import LoopTurns, ModelRuns, Watchdog
 
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
+        self._process = ProcessMetrics("replica", *name)
+        self._process.began()  # a version that can't be loaded begins again and again: that shall be seen, too
         registry = Registry(settings.store_dir)
         self._loaded = await asyncio.to_thread(load_version, registry, name.model, name.version, threads=model.threads)
         manifest = self._loaded.manifest
@@ -144,6 +146,7 @@ class ModelReplica:
         await self._server.close()
         self._runner.close()
         self._metrics.flush()
+        self._process.ended()
 
     async def __del__(self) -> None:
         if hasattr(self, "_sigterm"):

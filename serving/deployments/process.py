@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from serving.log_lines import formatter
 from serving.settings import Settings
 
 log = logging.getLogger("holdfast")
@@ -34,14 +34,7 @@ def set_up_logging(settings: Settings) -> None:
     logger = logging.getLogger("holdfast")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.__stderr__)  # Serve puts its own logger in sys.stderr's place
-        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(formatter(settings.log_format))
         logger.addHandler(handler)
     logger.setLevel(settings.log_level)
     logger.propagate = False
-
-
-class _Formatter(logging.Formatter):
-    """Formats traces without ``print``, of which Serve makes one that writes them as tuples."""
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
-        return "".join(traceback.format_exception(*ei)).rstrip()

@@ -6,13 +6,14 @@ Not here: the control plane itself (``serving.deployments.control``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serving.errors import (
+    BreakerNotOpen,
     InvalidRequest,
     LoadFailed,
     ModelNotFound,
@@ -38,6 +39,7 @@ REFUSALS: Final = (
     RolloutNotFound,
     RolloutRefused,
     RolloutsUnavailable,
+    BreakerNotOpen,
 )
 """What the control plane may say against a command."""
 
@@ -69,6 +71,10 @@ class RemoteControl:
         found: bytes = await self._ask("gateways")
         return found
 
+    async def close_breaker(self, model: str, version: str, body: bytes) -> bytes:
+        closed: bytes = await self._ask("close_breaker", model, version, body, among=(*REFUSALS, ReplicaUnavailable))
+        return closed
+
     async def rollouts(self) -> bytes:
         return await self._of_rollouts("rollouts")
 
@@ -92,7 +98,13 @@ class RemoteControl:
             raise RolloutsUnavailable(f"{error.message}{after}") from None
         return answer
 
-    async def _ask(self, question: str, *args: Any, within_s: float = ANSWER_TIMEOUT_S) -> Any:
+    async def _ask(
+        self,
+        question: str,
+        *args: Any,
+        within_s: float = ANSWER_TIMEOUT_S,
+        among: Collection[type[RequestError]] = REFUSALS,
+    ) -> Any:
         try:
             async with asyncio.timeout(within_s):
                 answer = await self._handle.options(method_name=question, _by_reference=True).remote(*args)
@@ -102,7 +114,7 @@ class RemoteControl:
             raise ReplicaUnavailable(f"the control plane didn't answer: {type(error).__name__}") from None
         if isinstance(answer, tuple):
             code, message = answer
-            raise error_class(code, among=REFUSALS)(message)
+            raise error_class(code, among=among)(message)
         return answer
 
 

@@ -5,11 +5,13 @@ Not here: what is answered (``serving.ingress.routes``).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import Any
 
 from serving.errors import InvalidRequest, PayloadTooLarge
-from serving.ingress.http import HttpRequest, HttpResponse, json_response
+from serving.ingress.http import HttpRequest, HttpResponse, HttpStream, Response, json_response
 from serving.ingress.routes import Routes
 from serving.protocol.status import error_response
 
@@ -35,7 +37,7 @@ class AsgiApp:
             raise ValueError(f"no support for ASGI scope '{scope['type']}'")
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: HttpResponse
+        response: Response
         try:
             body = await self._read_body(receive)
             if body is None:
@@ -50,7 +52,12 @@ class AsgiApp:
                 response = json_response(b'{"error":"the gateway is starting"}', 503)
             else:
                 response = await self.routes.answer(request)
-        headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
+        if isinstance(response, HttpStream):
+            await _stream(response, receive, send, head_only=scope["method"] == "HEAD")
+            return
+        headers = list(response.headers)
+        if response.status != 304:  # its length would be that of what isn't sent
+            headers.append((b"content-length", b"%d" % len(response.body)))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
@@ -78,6 +85,34 @@ class AsgiApp:
         if len(body) > self._body_max_bytes:
             raise PayloadTooLarge(f"the body has more than {self._body_max_bytes} bytes")
         return body
+
+
+async def _stream(stream: HttpStream, receive: Receive, send: Send, *, head_only: bool) -> None:
+    """All of it, or as much as the client stays for. The server in front sees to it that a slow one slows ``send``."""
+    await send({"type": "http.response.start", "status": stream.status, "headers": stream.headers})
+    sending = asyncio.ensure_future(_send_chunks(stream, send, head_only=head_only))
+    leaving = asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        for task in (sending, leaving):
+            task.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+
+
+async def _send_chunks(stream: HttpStream, send: Send, *, head_only: bool) -> None:
+    async with aclosing(stream.chunks):
+        if not head_only:
+            async for chunk in stream.chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

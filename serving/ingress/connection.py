@@ -2,7 +2,8 @@
 
 llhttp (through httptools) reads the syntax; this adds what a gateway needs and a general server doesn't give: one
 write for an answer, cancellation of the work when the client goes away, and nothing else. Not here: accepting and
-closing (``serving.ingress.listener``), what is answered (``serving.ingress.routes``).
+closing (``serving.ingress.listener``), what is answered (``serving.ingress.routes``), how an answer without an end is
+sent (``serving.ingress.streaming``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import httptools
 
 from serving.channel.busy_poll import BusyPoll
 from serving.errors import PayloadTooLarge, RequestError
-from serving.ingress.http import HttpRequest, HttpResponse
+from serving.ingress.http import Header, HttpRequest, HttpResponse, HttpStream, Response
+from serving.ingress.streaming import Outlet
 from serving.protocol.status import error_body, error_response
 
 log = logging.getLogger("holdfast.http")
@@ -38,7 +40,7 @@ _STATUS_LINES: Final = {
 }
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-Answer = Callable[[HttpRequest], Awaitable[HttpResponse]]
+Answer = Callable[[HttpRequest], Awaitable[Response]]
 
 
 class Host(Protocol):
@@ -67,7 +69,7 @@ class Host(Protocol):
         ...
 
     under_way: int
-    """Requests that are being answered, on all connections."""
+    """Requests that are being answered, on all connections; not those whose answer only goes on and on."""
 
     def opened(self, connection: Connection) -> None: ...
 
@@ -106,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._reading = _Reading()
         self._waiting: deque[tuple[HttpRequest, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._outlet: Outlet | None = None
         self._writable = True
         self._lingering: asyncio.TimerHandle | None = None
         self._last = False  # the answer under way, or the next one, is the connection's last
@@ -150,6 +153,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable = True
+        if self._outlet is not None:
+            self._outlet.resume()
         self._next()
 
     # httptools' callbacks
@@ -207,8 +212,10 @@ class Connection(asyncio.Protocol):
         return self._task is not None or bool(self._waiting)
 
     def finish(self) -> None:
-        """Close once the request that is under way, if any, is answered."""
+        """Close once the request under way, if any, is answered. A stream has no end of its own, so it ends now."""
         self._last = True
+        if self._outlet is not None:
+            self._outlet.end()
         if not self.busy:
             self.close()
 
@@ -228,7 +235,10 @@ class Connection(asyncio.Protocol):
         try:
             response = await self._host.answer(request)
             stay = keep_alive and not self._host.closing and not (self._last and not self._waiting)
-            self._write(response, stay=stay, head_only=request.method == "HEAD")
+            if isinstance(response, HttpStream):
+                stay = await self._stream(response, stay=stay, head_only=request.method == "HEAD")
+            else:
+                self._write(response, stay=stay, head_only=request.method == "HEAD")
             if not stay:
                 self._last = True
                 self._waiting.clear()
@@ -245,12 +255,11 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         body = response.body
-        parts = [_STATUS_LINES[response.status], self._host.date_header]
-        for name, value in response.headers:
-            parts += (name, b": ", value, b"\r\n")
-        if not stay:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        parts = self._head(response.status, response.headers, stay=stay)
+        if response.status == 304:  # its length would be that of what isn't sent
+            parts.append(b"\r\n")
+        else:
+            parts.append(b"content-length: %d\r\n\r\n" % len(body))
         if head_only:
             body = b""
         if len(body) < JOIN_BELOW_BYTES:
@@ -259,6 +268,32 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(b"".join(parts))
             self._transport.write(body)
+
+    def _head(self, status: int, headers: list[Header], *, stay: bool) -> list[bytes]:
+        """Everything up to what says where the body ends."""
+        parts = [_STATUS_LINES[status], self._host.date_header]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not stay:
+            parts.append(b"connection: close\r\n")
+        return parts
+
+    async def _stream(self, stream: HttpStream, *, stay: bool, head_only: bool) -> bool:
+        """Send all of it, or as much as the client or our own leaving allows; whether the connection can stay."""
+        transport = self._transport
+        if transport is None:
+            await stream.chunks.aclose()
+            return False
+        outlet = self._outlet = Outlet(transport, writable=lambda: self._writable, chunked=stay)
+        if self._host.closing:
+            outlet.end()
+        self._host.under_way -= 1  # to be watched is no work: neither autoscaling nor a drain waits for it
+        try:
+            head = b"".join(self._head(stream.status, stream.headers, stay=stay))
+            return await outlet.send(stream.chunks, head=head, head_only=head_only) and not self._last
+        finally:
+            self._host.under_way += 1
+            self._outlet = None
 
     def _refuse(self, response: HttpResponse) -> None:
         """Answer a request that can't be read to its end, after those before it, and close."""

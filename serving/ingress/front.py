@@ -6,8 +6,9 @@ Not here: the parts themselves, and the listener that the routes end up behind.
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +17,30 @@ from models.registry import Registry
 from serving.cache.tiers import PredictionCache
 from serving.clock import SystemClock
 from serving.gateway import Gateway
+from serving.incidents.keeper import Keeper
 from serving.ingress.information import Information
 from serving.ingress.routes import Door, Routes
-from serving.metrics import LATENCY_BUCKETS_S, GatewayMetrics, ProtectionMetrics, ShadowMetrics, render_metrics
+from serving.metrics import (
+    LATENCY_BUCKETS_S,
+    GatewayMetrics,
+    IncidentMetrics,
+    ProtectionMetrics,
+    QualityMetrics,
+    ShadowMetrics,
+    TracingMetrics,
+    render_metrics,
+)
 from serving.request.pipeline import Pipeline
-from serving.request.record import RequestRecorder
+from serving.request.record import RequestRecorder, Tally
 from serving.settings import Settings
 from serving.status import gateway_status
+from serving.tracing.export import ExportStats, SpanExport
+from serving.tracing.observers import Observers
+from serving.tracing.request_log import LogStats
+from serving.tracing.setup import request_contexts, request_log
+
+Hear = Callable[[Mapping[tuple[str, str], Tally], Mapping[str, float]], None]
+"""Takes what was counted since the last call, by model and version, and the weights of the canaries by model."""
 
 
 class Front(NamedTuple):
@@ -37,13 +55,18 @@ def build_routes(
     gateway: Gateway,
     *,
     registry: Registry,
-    door: Door | None,
+    doors: Sequence[Door] = (),
     metrics_dir: Path,
     cache: PredictionCache | None = None,
+    hear: Hear | None = None,
+    incidents: Keeper | None = None,
+    traces: SpanExport | None = None,
 ) -> Front:
     clock = SystemClock()
     recorder = RequestRecorder(LATENCY_BUCKETS_S)
-    reported = Reported(gateway, recorder, cache)
+    lines = request_log(settings, gateway, clock=clock, random=random.random)
+    sent = None if traces is None else traces.stats
+    reported = Reported(gateway, recorder, cache, hear=hear, incidents=incidents, lines=lines.stats, traces=sent)
 
     async def flush() -> None:
         reported.flush()
@@ -57,29 +80,56 @@ def build_routes(
         version=own_version(),
         list_versions=registry.versions,
         render_metrics=render,
-        status=lambda: gateway_status(gateway, cache=cache, clock=clock),
+        status=lambda: gateway_status(gateway, cache=cache, clock=clock, incidents=incidents),
     )
-    pipeline = Pipeline(gateway, recorder, clock=clock)
-    routes = Routes(pipeline, information, door, body_max_bytes=settings.http.body_max_bytes)
+    observers = [observer for observer in (lines, incidents, traces) if observer is not None]
+    pipeline = Pipeline(gateway, recorder, clock=clock, observer=Observers(observers))
+    routes = Routes(
+        pipeline,
+        information,
+        doors,
+        body_max_bytes=settings.http.body_max_bytes,
+        contexts=request_contexts(settings, clock=clock, random=random.random, random_bits=random.getrandbits),
+    )
     return Front(routes, flush)
 
 
 class Reported:
-    """Hands what a gateway has counted to the node's metrics."""
+    """Hands what a gateway has counted to the node's metrics, and to who else wants to ``hear`` of it."""
 
-    def __init__(self, gateway: Gateway, recorder: RequestRecorder, cache: PredictionCache | None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        recorder: RequestRecorder,
+        cache: PredictionCache | None,
+        *,
+        lines: LogStats,
+        traces: ExportStats | None = None,
+        hear: Hear | None = None,
+        incidents: Keeper | None = None,
+    ) -> None:
         self._gateway = gateway
         self._recorder = recorder
         self._cache = cache
+        self._hear = hear
+        self._incidents = incidents
+        self._lines = lines
+        self._traces = traces
         self._metrics = GatewayMetrics()
         self._protection = ProtectionMetrics()
         self._shadow = ShadowMetrics()
+        self._quality = QualityMetrics()
+        self._kept = IncidentMetrics()
+        self._tracing = TracingMetrics()
         self._shown: set[tuple[str, str]] = set()
         self._canaries: set[tuple[str, str]] = set()
 
     def flush(self) -> None:
-        for key, tally in self._recorder.collect().items():
+        tallies = self._recorder.collect()
+        for key, tally in tallies.items():
             self._metrics.add_requests(key, tally)
+        if self._hear is not None:
+            self._hear(tallies, self._gateway.canary_weights)
         versions = {(found.served.model, found.served.version): found for found in self._gateway.versions}
         for key, found in versions.items():
             self._metrics.show_lane(key, found.lane)
@@ -96,6 +146,11 @@ class Reported:
         self._flush_canaries()
         if self._cache is not None:
             self._protection.show_cache(self._cache.stats()._asdict())
+        for name, counts in self._gateway.planner.quality.items():
+            self._quality.show(name, counts)
+        if self._incidents is not None:
+            self._kept.show(self._incidents.stats)
+        self._tracing.show(self._lines, self._traces)
         self._metrics.show_generation(self._gateway.table.generation)
 
     def _flush_canaries(self) -> None:

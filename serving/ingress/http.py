@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final, NamedTuple
 
 Header = tuple[bytes, bytes]
@@ -29,6 +29,20 @@ class HttpResponse(NamedTuple):
     status: int
     headers: list[Header]
     body: bytes
+
+
+class HttpStream(NamedTuple):
+    """A response whose body comes bit by bit, for as long as the client stays; whoever sends it closes ``chunks``.
+
+    The next chunk is asked for when the one before has left, so what makes them is never ahead of the client.
+    """
+
+    status: int
+    headers: list[Header]
+    chunks: AsyncGenerator[bytes]
+
+
+Response = HttpResponse | HttpStream
 
 
 def json_response(body: bytes, status: int = 200) -> HttpResponse:

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from serving.ingress.haproxy import LISTENER, render_config
@@ -82,11 +83,12 @@ def listen(http: HttpSettings) -> socket.socket:
 
 
 class HaproxyKeeper:
-    """One HAProxy process, replaced whenever it ends."""
+    """One HAProxy process, replaced whenever it ends. ``on_start`` hears of each that begins."""
 
-    def __init__(self, settings: Settings, files: HaproxyFiles) -> None:
+    def __init__(self, settings: Settings, files: HaproxyFiles, *, on_start: Callable[[], None] = lambda: None) -> None:
         self._http = settings.http
         self._files = files
+        self._on_start = on_start
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._listener: socket.socket | None = None
@@ -144,6 +146,7 @@ class HaproxyKeeper:
             stderr=asyncio.subprocess.PIPE,
         )
         self.starts += 1
+        self._on_start()
 
     async def _watch(self) -> None:
         wait_s = RESTART_WAIT_S

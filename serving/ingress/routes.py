@@ -1,24 +1,26 @@
 """From a path and a method to an answer: every endpoint of the Open Inference Protocol, and what tells of a gateway.
 
-Nothing here changes the system: whatever does is behind a ``Door``, which knows who may. Not here: the life of an
-inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
+Nothing here changes the system or asks beyond this gateway: whatever does is behind a ``Door``, which knows who may.
+Not here: the life of an inference request (``serving.request.pipeline``), bodies (``serving.protocol``), sockets.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
-from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse
+from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse, Response
 from serving.ingress.information import Information
+from serving.log_lines import fields
 from serving.protocol.compression import compress, decompress
 from serving.protocol.status import error_response
 from serving.request.deadline import TIMEOUT_HEADER
 from serving.request.pipeline import Given, InferCall, Origin, Pipeline
 from serving.request.priority import PRIORITY_HEADER
 from serving.request.sticky import STICKY_HEADER
+from serving.tracing.context import RequestContext, RequestContexts
 
 log = logging.getLogger("holdfast.http")
 
@@ -53,11 +55,12 @@ class Door(Protocol):
 
     def find(self, path: str) -> Target | None: ...
 
-    async def answer(self, request: HttpRequest, target: Target) -> HttpResponse:
+    async def answer(self, request: HttpRequest, target: Target) -> Response:
         """May raise any ``RequestError``."""
         ...
 
 
+INFER: Final = "infer"
 GET: Final = ("GET", "HEAD")
 POST: Final = ("POST",)
 
@@ -78,7 +81,7 @@ _OF_MODEL: Final[dict[tuple[str, ...], tuple[str, tuple[str, ...]]]] = {
     ("ready",): ("model_ready", GET),
     ("config",): ("config", GET),
     ("stats",): ("stats", GET),
-    ("infer",): ("infer", POST),
+    ("infer",): (INFER, POST),
 }
 
 
@@ -99,36 +102,54 @@ def find_target(path: str) -> Target:
 class Routes:
     """Answers whole HTTP requests. Never raises but for cancellation."""
 
-    def __init__(self, pipeline: Pipeline, information: Information, door: Door | None, *, body_max_bytes: int) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        information: Information,
+        doors: Sequence[Door] = (),
+        *,
+        body_max_bytes: int,
+        contexts: RequestContexts,
+    ) -> None:
         self._pipeline = pipeline
+        self._contexts = contexts
         self._information = information
-        self._door = door
+        self._doors = tuple(doors)
         self._body_max_bytes = body_max_bytes
         self._targets: dict[str, Target] = {}
         self._version_headers: dict[tuple[str, str], Header] = {}
-        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[HttpResponse]]] = {"infer": self._infer}
-        if door is not None:
+        self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[Response]]] = {}
+        for door in self._doors:
             self._endpoints.update(dict.fromkeys(door.endpoints, door.answer))
 
-    async def answer(self, request: HttpRequest) -> HttpResponse:
+    async def answer(self, request: HttpRequest) -> Response:
+        response: Response
+        context: RequestContext | None = None
         try:
             target = self._targets.get(request.path) or self._find(request.path)
+            if target.endpoint == INFER:
+                context = self._contexts.begin(request.headers)
             if request.method not in target.allow:
                 allow = ", ".join(target.allow)
                 raise MethodNotAllowed(f"{request.path[:200]} takes {allow}, not {request.method[:16]}", allow=allow)
-            endpoint = self._endpoints.get(target.endpoint, self._inform)
-            return await endpoint(request, target)
+            if context is not None:
+                response = await self._infer(request, target, context)
+            else:
+                response = await self._endpoints.get(target.endpoint, self._inform)(request, target)
         except RequestError as error:
             if error.code == "internal":
-                log.error("%s %s: %s", request.method, request.path, error.message)
-            return HttpResponse(*error_response(error))
+                log.error("%s %s: %s", request.method, request.path, error.message, extra=_fields(context))
+            response = HttpResponse(*error_response(error))
         except Exception as error:
-            log.exception("%s %s failed", request.method, request.path)
-            return HttpResponse(*error_response(error))
+            log.exception("%s %s failed", request.method, request.path, extra=_fields(context))
+            response = HttpResponse(*error_response(error))
+        if context is not None:
+            response.headers.extend(context.headers())
+        return response
 
     def _find(self, path: str) -> Target:
-        beyond = self._door.find(path) if self._door is not None else None
-        target = beyond or find_target(path)
+        beyond = (found for door in self._doors if (found := door.find(path)) is not None)
+        target = next(beyond, None) or find_target(path)
         if len(path) > REMEMBERED_MAX_CHARACTERS:
             return target
         if len(self._targets) >= _PATHS_MAX:
@@ -136,7 +157,7 @@ class Routes:
         self._targets[path] = target
         return target
 
-    async def _infer(self, request: HttpRequest, target: Target) -> HttpResponse:
+    async def _infer(self, request: HttpRequest, target: Target, context: RequestContext) -> HttpResponse:
         headers = request.headers
         body: bytes | memoryview = request.body
         if (encoding := headers.get(b"content-encoding")) is not None:
@@ -152,6 +173,7 @@ class Routes:
                 None if timeout is None else timeout.decode("latin-1"),
                 None if priority is None else priority.decode("latin-1"),
                 headers.get(_STICKY),
+                context,
             )
         )
         encoded, json_length = reply.body
@@ -192,6 +214,10 @@ def origin_headers(origin: Origin) -> list[Header]:
         headers.append((b"age", b"%d" % int(origin.age_s)))
         headers.append((b"cache-status", f"holdfast; hit; detail={origin.where or 'node'}".encode()))
     return headers
+
+
+def _fields(context: RequestContext | None) -> dict[str, dict[str, object]]:
+    return {} if context is None else fields(request_id=context.request_id, trace_id=context.trace_id)
 
 
 def _json_length(raw: bytes) -> int:

@@ -10,13 +10,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tenacity import AsyncRetrying, RetryCallState
 
 from models.inference import InferenceRequest, Tensors
 from serving.clock import Clock
-from serving.errors import AttemptTimeout, DeadlineExceeded, Internal, RequestError
+from serving.errors import AttemptTimeout, DeadlineExceeded, Internal, InvalidAnswer, RequestError
 from serving.model_settings import RetrySettings
 from serving.request.breaker import Breaker, Ticket
 from serving.request.budget import RetryBudget
@@ -24,6 +24,7 @@ from serving.request.failures import failure_of
 from serving.request.lane import Lane, Pending, Share
 from serving.request.quantile import Quantiles
 from serving.request.trial import Trial
+from serving.tracing.trace import Trace
 
 BACKOFF_MIN_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.25
@@ -55,12 +56,27 @@ def retry_limits(settings: RetrySettings) -> RetryLimits:
     )
 
 
+class FailedAttempt(NamedTuple):
+    """An attempt at ``version`` (``model@version``) that failed, and how; ``seconds`` from when it was begun.
+
+    ``outputs`` are those of an invalid answer. The error itself isn't kept: it would keep everything under way.
+    """
+
+    version: str
+    replica: str
+    code: str
+    message: str
+    seconds: float
+    outputs: Tensors = ()
+
+
 class Exchange:
     """One request on its way: what it asks, until when, and what has happened to it so far."""
 
     __slots__ = (
         "attempts",
         "deadline",
+        "failed",
         "has_fallback",
         "held_against",
         "overdue",
@@ -70,6 +86,7 @@ class Exchange:
         "since",
         "sticky_key",
         "suspect",
+        "trace",
         "trial",
         "unheard",
         "until",
@@ -84,6 +101,7 @@ class Exchange:
         has_fallback: bool = False,
         sticky_key: bytes | None = None,
         suspect: bool = False,
+        trace: Trace | None = None,
     ) -> None:
         self.request = request
         self.deadline = deadline
@@ -92,6 +110,7 @@ class Exchange:
         self.suspect = suspect
         """Whether a version has failed at it in a way that may be its own doing: then the next one that does so, too,
         isn't blamed for it."""
+        self.trace = trace
         self.since = 0.0
         """When the version was asked first."""
         self.until = 0.0
@@ -102,6 +121,8 @@ class Exchange:
         self.waited_s = 0.0
         self.pause_s = 0.0
         """Before the next attempt."""
+        self.failed: tuple[FailedAttempt, ...] = ()
+        """Every attempt that failed so far, whichever version it was at."""
         self.overdue = False
         """Whether the last attempt took unusually long: not only longer than its caller could wait."""
         self.held_against = False
@@ -283,6 +304,7 @@ class Attempts:
         except RequestError as raised:
             error = self._as_attempt(raised, exchange)
             outcome = error.code
+            exchange.failed += (self._failed(error, pending),)
             if pending is not None and ticket is not None:
                 exchange.overdue = pending.overdue
                 ticket = self._hold_against(exchange, ticket, error, self._seconds(pending))
@@ -298,6 +320,8 @@ class Attempts:
             if pending is not None:
                 exchange.waited_s += pending.waited_s
             self.stats.outcomes[outcome] += 1
+            if exchange.trace is not None:
+                exchange.trace.attempted(self.lane.name, outcome, pending)
 
     def _hold_against(self, exchange: Exchange, ticket: Ticket, error: RequestError, seconds: float) -> Ticket | None:
         """Let the breaker hear of a failed attempt: now, when the request has failed altogether, or never.
@@ -322,6 +346,13 @@ class Attempts:
         if isinstance(error, DeadlineExceeded) and self._monotonic() < exchange.deadline:
             return AttemptTimeout(error.message)
         return error
+
+    def _failed(self, error: RequestError, pending: Pending | None) -> FailedAttempt:
+        seconds, replica = 0.0, ""
+        if pending is not None:
+            seconds, replica = self._monotonic() - pending.since, pending.replica_id or ""
+        outputs = error.outputs if isinstance(error, InvalidAnswer) else ()
+        return FailedAttempt(self.lane.name, replica, error.code, error.message, seconds, outputs)
 
     def _seconds(self, pending: Pending | None) -> float:
         """How long the replica had the request: waiting for its turn says nothing about the version."""

@@ -38,6 +38,7 @@ _COMPUTED_BADLY: Final = Failure(retryable=True, counts=True, bad=True, may_fall
 FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
     {
         errors.InvalidRequest: _CALLER,
+        errors.BadQuality: _CALLER,
         errors.UnknownRoute: _CALLER,
         errors.ModelNotFound: _CALLER,
         errors.MethodNotAllowed: _CALLER,
@@ -51,7 +52,10 @@ FAILURES: Final[Mapping[type[errors.RequestError], Failure]] = MappingProxyType(
         errors.ForeignOrigin: _CALLER,
         errors.RolloutNotFound: _CALLER,
         errors.RolloutRefused: _CALLER,
+        errors.BreakerNotOpen: _CALLER,
         errors.RolloutsUnavailable: _CALLER,
+        errors.IncidentNotFound: _CALLER,
+        errors.IncidentsUnavailable: _CALLER,
         # A defect of ours in a replica's process is that replica's, until a restart: another one may do better.
         errors.Internal: _MAY_PASS,
         # Nothing was sent, so it says nothing of how well the version computes.

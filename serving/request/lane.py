@@ -116,6 +116,9 @@ class _Batch:
     client: ReplicaClient
     sent: float
     answer: asyncio.Future[Answer] = field(init=False)
+    returned: float = 0.0
+    compute_s: float | None = None
+    """What the replica says that the model took, if it said anything."""
 
 
 class Lane:
@@ -430,7 +433,7 @@ class Lane:
         self._inflight -= 1
         self._requests_inflight -= len(batch.members)
         self.stats.batches += 1
-        self._last_return = now = self._clock.monotonic()
+        self._last_return = batch.returned = now = self._clock.monotonic()
         name = batch.client.replica_id
         if batch.client.outstanding:
             self._busy_since[name] = now
@@ -453,6 +456,7 @@ class Lane:
         """End the requests of an answered batch; how many the replica answered well, and how many badly."""
         members = batch.members
         self.stats.compute_s += answer.compute_s
+        batch.compute_s = answer.compute_s
         if answer.dropped:
             if not all(0 <= index < len(members) for index in answer.dropped):
                 self._end_all(members, InvalidAnswer(f"{self.name} dropped requests that it wasn't sent"))
@@ -464,14 +468,16 @@ class Lane:
                 return 0, 0
         rows = answered_rows([pending.request.rows for pending in batch.members], answer)
         if (fault := form_fault(self._signature, answer.outputs, rows)) is not None:
-            return 0, self._failed(batch, members, InvalidAnswer(f"{self.name} gave an invalid answer: {fault}"))
+            error = InvalidAnswer(f"{self.name} gave an invalid answer: {fault}", outputs=answer.outputs)
+            return 0, self._failed(batch, members, error)
         faults = unfinite(answer.outputs, rows, batched=self._signature.batched) if self._finite else {}
         self.stats.last_wall = self._clock.wall()
         self._pace.went_well()
         self._pace.computed(sum(rows), answer.compute_s)
         for index, (pending, outputs) in enumerate(zip(members, split(answer.outputs, rows), strict=True)):
             if faults and index in faults:
-                self._end(pending, InvalidAnswer(f"{self.name} gave an invalid answer: {faults[index]}"))
+                text = f"{self.name} gave an invalid answer: {faults[index]}"
+                self._end(pending, InvalidAnswer(text, outputs=outputs))
             else:
                 self._end(pending, outputs)
         return len(members) - len(faults), len(faults)

@@ -17,6 +17,7 @@ from models.inference import InferenceRequest, InferenceResponse, Tensors
 from serving.clock import Clock
 from serving.errors import (
     AttemptTimeout,
+    BadQuality,
     DeadlineExceeded,
     Internal,
     InvalidAnswer,
@@ -38,7 +39,9 @@ from serving.request.failures import failure_of
 from serving.request.lane import Lane
 from serving.request.memory import Memory
 from serving.request.priority import priority_of
+from serving.request.quality import QualityGate
 from serving.request.sticky import sticky_key_of
+from serving.tracing.context import RequestContext
 
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
@@ -49,7 +52,10 @@ NO_VERSION: Final = ("", "")
 
 
 class InferCall(NamedTuple):
-    """An inference request as it arrived; the last three are headers of it, ``timeout`` in microseconds."""
+    """An inference request as it arrived; three are headers of it, ``timeout`` in microseconds.
+
+    ``context`` is what it is known by, None of a request that nobody will look for.
+    """
 
     model: str
     version: str | None
@@ -58,6 +64,7 @@ class InferCall(NamedTuple):
     timeout: str | None = None
     priority: str | None = None
     sticky_key: bytes | None = None
+    context: RequestContext | None = None
 
 
 class ServedVersion(NamedTuple):
@@ -103,6 +110,7 @@ class Plan(NamedTuple):
     pinned: bool = False
     mirrors: tuple[Mirror, ...] = ()
     canary: Canary | None = None
+    quality: QualityGate | None = None
 
 
 class Router(Protocol):
@@ -139,6 +147,42 @@ class Recorder(Protocol):
     def record(self, key: tuple[str, str], outcome: str, *, seconds: float, origin: Origin | None = None) -> None: ...
 
 
+class Ended(NamedTuple):
+    """All that is known of a request when it has ended, however it did.
+
+    ``error`` is None of an answer, of a caller who went away, and of a defect of ours; ``exchange`` is None if no
+    version was to be asked, ``request`` if the bytes weren't one, ``given`` if there is no answer. ``doubts`` says
+    which of its inputs' values aren't as they should be, if any.
+    """
+
+    call: InferCall
+    key: tuple[str, str]
+    outcome: str
+    seconds: float
+    origin: Origin | None
+    exchange: Exchange | None
+    request: InferenceRequest | None
+    given: Given | None
+    error: RequestError | None
+    request_id: str
+    doubts: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        """In hexadecimal digits; empty if the request is in no trace."""
+        return "" if self.call.context is None else self.call.context.trace_id
+
+
+class Observer(Protocol):
+    """Hears of every request exactly once, as a ``Recorder`` does, and of all there is to it.
+
+    It is called on the way of the request: it never raises and never waits. Whoever keeps ``error`` keeps everything
+    that was under way, by its traceback: take its ``code`` and its ``message``.
+    """
+
+    def ended(self, ended: Ended) -> None: ...
+
+
 class Reply(NamedTuple):
     """An encoded answer, and who gave it."""
 
@@ -147,49 +191,73 @@ class Reply(NamedTuple):
 
 
 class Pipeline:
-    """Answers inference calls with what it was given: a router, a recorder, a clock."""
+    """Answers inference calls with what it was given: a router, a recorder, a clock, perhaps an observer."""
 
-    def __init__(self, router: Router, recorder: Recorder, *, clock: Clock) -> None:
+    def __init__(self, router: Router, recorder: Recorder, *, clock: Clock, observer: Observer | None = None) -> None:
         self._router = router
         self._recorder = recorder
         self._monotonic = clock.monotonic
+        self._observer = observer
 
     async def infer(self, call: InferCall) -> Reply:
         """Raises a ``RequestError`` when there is no good answer."""
         arrived = self._monotonic()
         key, outcome, origin = NO_VERSION, Internal.code, None
+        request = exchange = given = failure = None
+        doubts = ""
+        context = call.context
+        trace = None if context is None else context.trace
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
             request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+            if context is not None and request.id:
+                context.adopt(request.id)
+            if trace is not None:
+                trace.decoded()
+            if plan.quality is not None and (doubts := plan.quality.check(request.inputs)) and plan.quality.rejects:
+                raise BadQuality(doubts)
             deadline = arrived + budget_s(request.parameters, call.timeout, default_s=plan.timeout_s)
             priority = priority_of(request.parameters, call.priority)
             sticky_key = sticky_key_of(request.parameters, call.sticky_key)
             given = fresh_from_memory(plan, request)
             if given is None:
-                exchange = Exchange(request, deadline, has_fallback=bool(plan.chain), sticky_key=sticky_key)
+                exchange = Exchange(
+                    request, deadline, has_fallback=bool(plan.chain), sticky_key=sticky_key, trace=trace
+                )
                 permit = admit_now(plan, priority, deadline) or await admit_in_turn(plan, priority, deadline)
                 given = await self._answer(plan, exchange, permit)
                 if plan.canary is not None and given.origin is None:
                     key = given.model, given.version
+            if trace is not None:
+                trace.answered()
             body = encode_infer(_response(given, request), request)
             origin = given.origin
             outcome = OK if origin is None or origin.reason is None else DEGRADED
             return Reply(body, given)
         except RequestError as error:
-            outcome = error.code
+            outcome, failure = error.code, error
             raise
         except asyncio.CancelledError:
             outcome = CANCELLED
             raise
         finally:
-            self._recorder.record(key, outcome, seconds=self._monotonic() - arrived, origin=origin)
+            seconds = self._monotonic() - arrived
+            self._recorder.record(key, outcome, seconds=seconds, origin=origin)
+            if self._observer is not None:
+                known_as = context.request_id if context is not None else "" if request is None else request.id or ""
+                self._observer.ended(
+                    Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, known_as, doubts)
+                )
+            failure = None  # else the error would keep this frame, and this frame the error
 
     async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit | Overloaded) -> Given:
         """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""
         if isinstance(permit, Overloaded):
             return await fall_back(plan, exchange, permit)
         exchange.since = self._monotonic()
+        if exchange.trace is not None:
+            exchange.trace.admitted()
         canary = plan.canary
         try:
             if canary is not None and (by_canary := await canary.throws.ask(exchange)) is not None:
@@ -284,8 +352,11 @@ async def fall_back(plan: Plan, exchange: Exchange, error: RequestError) -> Give
     if not plan.chain or not failure_of(error).may_fall_back:
         raise error
     shed = isinstance(error, Overloaded)
+    if exchange.trace is not None:
+        exchange.trace.fell_back()
     try:
-        found = await plan.chain.answer(Question(exchange.request, exchange.deadline, shed, exchange.suspect))
+        question = Question(exchange.request, exchange.deadline, shed, exchange.suspect, exchange.trace)
+        found = await plan.chain.answer(question)
     except Exhausted as exhausted:
         if shed:
             raise error from None  # with its word on when to come back

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from serving.clock import Clock
 from serving.errors import LoadFailed, RequestError
+from serving.log_lines import fields
 from serving.rollout.desired import Entry, undone
 from serving.rollout.event_log import LogError
 from serving.rollout.events import (
@@ -90,7 +91,8 @@ class Doer:
             except LogError:
                 return  # the journal has ended, and says so
             except Exception:
-                log.exception("%s of %s failed; it is tried again", type(effect).__name__, rollout)
+                name = type(effect).__name__
+                log.exception("%s of %s failed; it is tried again", name, rollout, extra=fields(rollout=rollout))
             await asyncio.sleep(_wait_s(tried))
             tried += 1
 
@@ -148,7 +150,8 @@ class Doer:
                 await self._cant_settle(rollout, error)
                 return
             except Exception:
-                log.exception("what %s has come to couldn't be published; it is tried again", rollout)
+                text = "what %s has come to couldn't be published; it is tried again"
+                log.exception(text, rollout, extra=fields(rollout=rollout))
             await asyncio.sleep(_wait_s(tried))
             tried += 1
 
@@ -156,7 +159,7 @@ class Doer:
         state = self._journal.desired.find(rollout)
         if state is None:
             return  # a later one has taken its place
-        log.error("%s: %s", rollout, error.message)
+        log.error("%s: %s", rollout, error.message, extra=fields(rollout=rollout))
         if not state.over:
             with contextlib.suppress(LogError):
                 await self._hear(rollout, VersionFailed(at=self._clock.wall(), reason=error.message))

@@ -14,8 +14,10 @@ from typing import Final
 import msgspec
 
 from serving.clock import Clock
+from serving.log_lines import fields
 from serving.rollout.desired import DesiredState, Entry, due, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, LogUnavailable, NotTheWriter
+from serving.rollout.events import ClockTick, Observed, RollBackNow, VersionFailed
 from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Claim, Folded
 from serving.rollout.whole import whole
 
@@ -30,6 +32,10 @@ KEEP_EVENTS: Final = 100_000
 """So many events stay readable; what is older only stands in a snapshot."""
 _WAITS_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Between tries to write. The last one is repeated."""
+
+
+_SAID: Final = ("weight", "step", "cause", "outcome", "reason", "acknowledged", "gateways", "who", "why")
+"""What an event may say of itself that a line of the log repeats."""
 
 
 class Journal:
@@ -149,6 +155,24 @@ class Journal:
         desired = recorded(self.desired, entry)
         await self._append(ROLLOUT_KIND, encode_entry(entry), cause=cause, patient=patient)
         self.desired = desired
+        self._tell(entry)
+
+    def _tell(self, entry: Entry) -> None:
+        """A line for everything that happens but windows and time, so that a log alone tells a rollout's story."""
+        event = entry.event
+        state = self.desired.find(entry.rollout)
+        if state is None or isinstance(event, Observed | ClockTick):
+            return
+        said = {name: value for name in _SAID if (value := getattr(event, name, None)) is not None}
+        log.log(
+            logging.WARNING if isinstance(event, RollBackNow | VersionFailed) else logging.INFO,
+            "%s: %s",
+            entry.rollout,
+            type(event).__name__,
+            extra=fields(
+                rollout=entry.rollout, model=state.spec.model, version=state.spec.version, event=self.seq, **said
+            ),
+        )
 
     async def _append(self, kind: str, payload: bytes, *, cause: int | None, patient: bool) -> None:
         tried = 0

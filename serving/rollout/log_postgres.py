@@ -64,6 +64,12 @@ def open_postgres(url: str, *, create: bool = True) -> ChainedLog:
         raise
 
 
+def create_tables(query: Query) -> None:
+    """Make those that aren't there."""
+    query(_EVENTS_TABLE)
+    query(_SNAPSHOTS_TABLE)
+
+
 class PostgresStore:
     """A ``Store`` in the database that ``url`` names, in the first schema of its search path."""
 
@@ -87,13 +93,8 @@ class PostgresStore:
 
     def create(self) -> None:
         """Make the tables if they aren't there; a role that may only read and write them does for all the rest."""
-
-        def make(query: Query) -> None:
-            query(_EVENTS_TABLE)
-            query(_SNAPSHOTS_TABLE)
-
         if not self._has_tables():
-            self.run(make, write=True)
+            self.run(create_tables, write=True)
 
     def find(self) -> None:
         """Raises ``LogMissing`` if the tables aren't there."""

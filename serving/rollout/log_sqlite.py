@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from serving.rollout.event_log import LogCorrupt, LogError, LogMissing, LogUnavailable
 from serving.rollout.log_chain import ChainedLog, Query, Row
+from serving.routing.table_file import write_whole
 
 T = TypeVar("T")
 
@@ -57,6 +58,16 @@ def open_sqlite(path: str, *, create: bool = True) -> ChainedLog:
     except BaseException:
         store.close()
         raise
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files that may belong to the log at ``path``, the log itself first."""
+    return [path.with_name(path.name + ending) for ending in ("", "-wal", "-shm", ".head")]
+
+
+def note_written(path: Path, seq: int) -> None:
+    """Say beside a log that was put there whole that event ``seq`` was written; durable when it returns."""
+    write_whole(path.with_name(f"{path.name}.head"), b"%020d\n" % seq)
 
 
 class SqliteStore:

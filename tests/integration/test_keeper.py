@@ -130,16 +130,17 @@ class Place:
         http = HttpSettings(port=self.port, gateway_ports=(self.gateway_port, self.gateway_port))
         self.settings = Settings(http=http, gateway=GatewaySettings(replicas=1), state_dir=str(folder))
         self.files = HaproxyFiles(self.settings)
+        self.started: list[int | None] = []
 
     def keeper(self) -> HaproxyKeeper:
-        return HaproxyKeeper(self.settings, self.files)
+        return HaproxyKeeper(self.settings, self.files, on_start=lambda: self.started.append(running_pid(self.files)))
 
     def answers(self) -> bool:
         return ask(self.port) == "ok"
 
 
 def test_nobody_is_refused_while_haproxy_is_dead(tmp_path: Path) -> None:
-    async def play() -> list[str]:
+    async def play() -> tuple[list[str], list[int | None]]:
         place = Place(tmp_path)
         keeper = place.keeper()
         async with gateway(place.gateway_port):
@@ -154,10 +155,13 @@ def test_nobody_is_refused_while_haproxy_is_dead(tmp_path: Path) -> None:
                         await until(lambda n=death + 2, m=seen + 50: keeper.starts == n and len(clients.answers) > m)  # type: ignore[misc]
             finally:
                 await keeper.stop()
-        return clients.answers
+        return clients.answers, place.started
 
-    lost = [answer for answer in asyncio.run(play()) if answer != "ok"]
+    answers, starts = asyncio.run(play())
+    lost = [answer for answer in answers if answer != "ok"]
     assert "ConnectionRefusedError" not in lost
+    assert len(starts) == 4
+    assert len(set(starts)) == 4
     assert len(lost) <= 3 * 4, lost  # what four clients had under way in three that died
 
 

@@ -72,3 +72,20 @@ def test_a_bad_request_is_counted_as_one_and_not_as_a_failure_of_the_model(syste
         assert system.infer("digits", BLANK[:, :63]).status == 400
     eventually(lambda: requests(system, "invalid_request") == bad + 7, "seven bad requests are counted", within_s=10)
     assert requests(system, "ok") == ok
+
+
+def test_processes_of_every_kind_are_counted(system: System) -> None:
+    def running() -> dict[str, float]:
+        found: dict[str, float] = {}
+        for sample, value in system.metrics().items():
+            if sample.name == "holdfast_processes":
+                labels = dict(sample.labels)
+                who = f"{labels['model']}@{labels['version']}" if labels["model"] else labels["kind"]
+                found[who] = found.get(who, 0) + value
+        return found
+
+    wanted = {"gateway": len(system.gateway_ports()), "control": 1, "haproxy": 1}
+    eventually(lambda: running().items() >= wanted.items(), lambda: f"{wanted} run: {running()}", within_s=15)
+    assert running().keys() >= VERSIONS
+    starts = Sample("holdfast_process_starts_total", frozenset({("kind", "haproxy"), ("model", ""), ("version", "")}))
+    assert system.metrics()[starts] >= 1

@@ -37,6 +37,7 @@ from serving.request.lane import Lane, LaneLimits
 from serving.request.outlier import EjectionLimits
 from serving.request.pipeline import Pipeline, Plan, ServedVersion
 from serving.request.record import RequestRecorder
+from serving.tracing.context import RequestContexts
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 64)),), (TensorSpec("probabilities", "FP32", (-1, 10)),), True)
 NUMBERS = ",".join(f"{number:.4f}" for number in np.random.default_rng(0).random(64))
@@ -156,7 +157,8 @@ async def measure(connections: int, requests: int) -> tuple[float, float]:
     lane.attach(replica)
     pipeline = Pipeline(OnePlan(plan_of(lane, clock)), RequestRecorder(LATENCY_BUCKETS_S), clock=clock)
     information: Any = None
-    host = Host(Routes(pipeline, information, None, body_max_bytes=1 << 20))
+    contexts = RequestContexts("micro")
+    host = Host(Routes(pipeline, information, body_max_bytes=1 << 20, contexts=contexts))
     count, done = [requests], asyncio.Event()
     clients = [Client(count, done) for _ in range(connections)]
     for client in clients:

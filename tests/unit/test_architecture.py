@@ -19,6 +19,9 @@ PACKAGES = ("serving", "models", "fallbacks", "loadtests")
 
 PURE = (
     "fallbacks/*.py",
+    "loadtests/alerts/judging.py",
+    "loadtests/alerts/queries.py",
+    "loadtests/alerts/rules.py",
     "loadtests/chaos/composed.py",
     "loadtests/chaos/durations.py",
     "loadtests/chaos/faults.py",
@@ -53,9 +56,12 @@ PURE = (
     "models/errors.py",
     "models/inference.py",
     "models/manifest.py",
+    "models/quality.py",
     "models/signature.py",
     "serving/admin/bodies.py",
+    "serving/admin/breakers.py",
     "serving/admin/guard.py",
+    "serving/backup/contents.py",
     "serving/cache/entry.py",
     "serving/cache/key.py",
     "serving/channel/faults.py",
@@ -64,11 +70,23 @@ PURE = (
     "serving/channel/reports.py",
     "serving/commands/lines.py",
     "serving/commands/screen.py",
+    "serving/commands/status_lines.py",
     "serving/commands/terminal.py",
+    "serving/doctor/checks.py",
+    "serving/doctor/facts.py",
     "serving/errors.py",
+    "serving/incidents/again.py",
+    "serving/incidents/incident.py",
     "serving/ingress/bodies.py",
     "serving/ingress/haproxy.py",
     "serving/ingress/http.py",
+    "serving/live/events.py",
+    "serving/live/heard.py",
+    "serving/live/history.py",
+    "serving/live/merge.py",
+    "serving/live/series.py",
+    "serving/live/snapshot.py",
+    "serving/live/verdict.py",
     "serving/protocol/**/*.py",
     "serving/request/batch.py",
     "serving/request/breaker.py",
@@ -79,6 +97,7 @@ PURE = (
     "serving/request/limits.py",
     "serving/request/outlier.py",
     "serving/request/priority.py",
+    "serving/request/quality.py",
     "serving/request/quantile.py",
     "serving/request/sticky.py",
     "serving/request/trial.py",
@@ -110,6 +129,10 @@ PURE = (
     "serving/shadow/compare.py",
     "serving/shadow/counts.py",
     "serving/stuck.py",
+    "serving/tracing/privacy.py",
+    "serving/tracing/rates.py",
+    "serving/tracing/spans.py",
+    "serving/tracing/w3c.py",
 )
 IMPURE_MODULES = (
     "asyncio",
@@ -127,7 +150,7 @@ IMPURE_MODULES = (
     "uvloop",
 )
 
-DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache", "shadow")
+DATA_PLANE = ("request", "channel", "protocol", "ingress", "routing", "cache", "shadow", "incidents", "tracing")
 CONTROL_PLANE = ("serving.rollout", "serving.admin")
 HEAVY = ("torch", "onnxruntime")
 

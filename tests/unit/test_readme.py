@@ -21,9 +21,12 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/adr/README.md",
     "docs/api.md",
+    "docs/incidents.md",
     "docs/metrics.md",
+    "docs/operations.md",
     "docs/resilience.md",
     "docs/rollouts.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs/runbooks").glob("*.md")),
     "docs/settings.md",
 )
 SHELL = frozenset({"sh", "bash", "shell"})

@@ -9,13 +9,21 @@ import pytest
 
 from serving.admin import bodies, guard
 from serving.admin import routes as admin
+from serving.admin.page import routes as page
+from serving.incidents import keeper
 from serving.ingress import routes
 from serving.ingress.haproxy import ACCEPTING_PATH
+from serving.live import routes as live
+from serving.live.hub import VIEWERS_MAX
+from serving.live.series import KEPT_S
 from serving.protocol.compression import COMPRESS_MIN_BYTES
 from serving.protocol.decode import EMPTY_TENSOR_MAX_SIZE
 from serving.protocol.status import STATUS
 from serving.request.deadline import TIMEOUT_HEADER, TIMEOUT_MAX_US
 from serving.request.sticky import STICKY_HEADER, STICKY_KEY_MAX_BYTES
+from serving.tracing import export
+from serving.tracing.context import REQUEST_ID, REQUEST_ID_MAX
+from serving.tracing.w3c import TRACEPARENT, TRACERESPONSE, TRACESTATE
 
 PAGE = (Path(__file__).parents[3] / "docs/api.md").read_text()
 METRICS = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
@@ -30,7 +38,12 @@ def endpoints() -> set[tuple[str, str]]:
     everywhere = {
         **routes._FIXED,
         **admin.FIXED,
+        **live.FIXED,
+        page.PAGE: page.THE_PAGE,
+        f"{page.OF_MODEL}{{model}}": page.THE_PAGE,
+        f"{admin.BREAKERS}{{model}}/{{version}}/close": admin.CLOSE,
         **{f"{admin.REPOSITORY}{{model}}/{name}": target for name, target in admin.OF_REPOSITORY.items()},
+        f"{admin.INCIDENTS}{{id}}": admin.OF_INCIDENT,
         **{f"{admin.ROLLOUTS}{{model}}/{name}".rstrip("/"): target for name, target in admin.OF_ROLLOUT.items()},
     }
     fixed = {(method, path) for path, target in everywhere.items() for method in target.allow if method != "HEAD"}
@@ -49,10 +62,13 @@ def test_the_page_lists_the_endpoints_that_there_are() -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROWS, ids=lambda word: word)
 def test_every_path_on_the_page_leads_somewhere(method: str, path: str) -> None:
-    asked = path.format(model="digits", version="v1")
-    target = admin.find_target(asked) or routes.find_target(asked)
+    asked = path.format(model="digits", version="v1", id="7")
+    if (file := page.asset_name(asked)) is not None:
+        assert (method in page.THE_PAGE.allow, file) == (True, page.INDEX)
+        return
+    target = admin.find_target(asked) or live.FIXED.get(asked) or routes.find_target(asked)
     assert method in target.allow
-    assert target.model == ("digits" if "{model}" in path else "")
+    assert target.model == ("digits" if "{model}" in path else "7" if "{id}" in path else "")
     assert target.version == ("v1" if "{version}" in path else None)
 
 
@@ -64,7 +80,15 @@ def test_the_page_lists_every_error_with_its_status() -> None:
 
 
 def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
-    for header in (routes._LENGTH, routes._VERSION, TIMEOUT_HEADER.encode(), STICKY_HEADER.encode()):
+    named = (
+        routes._LENGTH,
+        routes._VERSION,
+        TIMEOUT_HEADER.encode(),
+        STICKY_HEADER.encode(),
+        REQUEST_ID,
+        TRACERESPONSE,
+    )
+    for header in named:
         assert f"| `{header.decode()}` |" in PAGE.lower()
     assert f"{TIMEOUT_MAX_US:,}".replace(",", " ") in PAGE
     assert f"{EMPTY_TENSOR_MAX_SIZE:,}".replace(",", " ") in PAGE
@@ -72,6 +96,14 @@ def test_the_page_names_the_headers_and_bounds_of_the_code() -> None:
     assert f"at most {STICKY_KEY_MAX_BYTES} bytes" in PAGE
     assert f"`{ACCEPTING_PATH}`" in PAGE
     assert f"`limit` of 1 to {bodies.LIMIT_MAX} ({bodies.LIMIT_DEFAULT} if left out)" in PAGE
+    assert f"up to the last {KEPT_S} seconds" in PAGE
+    assert f"At most {VIEWERS_MAX} may watch one gateway" in PAGE
+    assert f"`{TRACEPARENT.decode()}`, `{TRACESTATE.decode()}`" in PAGE
+    assert f"at most {REQUEST_ID_MAX} characters" in PAGE
+    for reason in export.REASONS:
+        assert f"`{reason}`" in METRICS
+    for reason in keeper.REASONS:
+        assert f"`{reason}`" in METRICS
     for reason in guard.REASONS:
         assert f"`{reason}`" in METRICS
 

@@ -95,6 +95,12 @@ def test_a_token_that_everybody_may_read_is_spoken_of(tmp_path: Path, capsys: py
         assert capsys.readouterr().err.endswith(said)
 
 
+def test_nothing_starts_on_what_may_be_half_of_a_backup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "restore-unfinished").write_text("")
+    assert main(["up", "-c", config(tmp_path, GOOD.replace("args: {", f"args: {{state_dir: {tmp_path}, "))]) == 1
+    assert "a restore into" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["check", "--fast"], ["models"]])
 def test_a_wrong_command_shows_the_usage_and_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -55,21 +55,55 @@ show("r1", 0.5, first, AtWeight(0.5, Counted(1), Counted(1, bad=1)))
 show("r2", float(sys.argv[2]), AtWeight(0.1, Counted(7), Counted(50)))
 """
 
+INCIDENTS = """
+from collections import Counter
+from serving.incidents.keeper import KeeperStats
+from serving.request.quality import QualityCounts, Violation
+kept, values = IncidentMetrics(), QualityMetrics()
+stats = KeeperStats(Counter({("m", "model_failed"): 2}), Counter(rate=5), number=40, bytes=9000)
+counts = QualityCounts()
+counts.add([Violation("x.age", "missing", 3, "")])
+for _ in range(2):
+    kept.show(stats)
+    values.show("m", counts)
+stats.kept["m", "model_failed"] += 1
+kept.show(stats)
+"""
+
+LINES_AND_TRACES = """
+from collections import Counter
+from serving.tracing.export import ExportStats
+from serving.tracing.request_log import LogStats
+shown, lines, traces = TracingMetrics(), LogStats(written=5, held_back=95), ExportStats(12, Counter(queue=2))
+shown.show(lines, None)
+for _ in range(2):
+    shown.show(lines, traces)
+traces.dropped["queue"] += 1
+shown.show(lines, traces)
+"""
+
 FLUSH = """
 from types import SimpleNamespace
 from serving.ingress.front import Reported
 from serving.request.record import RequestRecorder
 from serving.routing.outcomes import SplitOutcomes
+from serving.tracing.request_log import LogStats
 canaries = {"m": SplitOutcomes("g", 0.0, 1, "m", "r1", "v2", "v1", 0.25, False, "", (), (), 0, False)}
 gateway = SimpleNamespace(
     versions=[],
-    planner=SimpleNamespace(models={}),
+    planner=SimpleNamespace(models={}, quality={}),
     table=SimpleNamespace(generation=1),
     mirrors=SimpleNamespace(look=lambda: None, all=()),
     models_with_outcomes=canaries.keys(),
     collect_outcomes=lambda model, keys_from: canaries[model],
+    canary_weights={"m": 0.25},
 )
-reported = Reported(gateway, RequestRecorder(LATENCY_BUCKETS_S), None)
+heard = []
+recorder = RequestRecorder(LATENCY_BUCKETS_S)
+recorder.record(("m", "v1"), "ok", seconds=0.002)
+reported = Reported(
+    gateway, recorder, None, lines=LogStats(), hear=lambda tallies, weights: heard.append((tallies, weights))
+)
 reported.flush()
 """
 
@@ -215,10 +249,62 @@ def test_first_attempts_at_a_canary_and_its_stable_version_are_shown_by_how_they
     assert shown['holdfast_canary_weight{model="m",version="v2"}'] == 0.25
 
 
+def test_incidents_and_values_are_counted_once_by_each_gateway(folder: Path) -> None:
+    for name in ("a", "b"):
+        run_in(folder, INCIDENTS, name)
+    found = samples(run_in(folder, RENDER))
+    assert found['holdfast_incidents_kept_total{failure="model_failed",model="m"}'] == 6
+    assert found['holdfast_incidents_dropped_total{reason="rate"}'] == 10
+    assert found['holdfast_input_quality_violations_total{feature="x.age",kind="missing",model="m"}'] == 6
+    assert found['holdfast_input_quality_requests_total{model="m"}'] == 2
+
+
+def test_the_store_that_all_gateways_share_is_shown_once(folder: Path) -> None:
+    found = samples(run_in(folder, INCIDENTS + RENDER))
+    assert (found["holdfast_incidents_stored"], found["holdfast_incidents_bytes"]) == (40, 9000)
+
+
+def test_lines_and_spans_are_counted_once(folder: Path) -> None:
+    run_in(folder, LINES_AND_TRACES)
+    found = samples(run_in(folder, LINES_AND_TRACES + RENDER))
+    assert found["holdfast_request_log_lines_total"] == 10
+    assert found["holdfast_request_log_lines_held_back_total"] == 190
+    assert found["holdfast_trace_spans_total"] == 24
+    assert found['holdfast_trace_requests_dropped_total{reason="queue"}'] == 6
+
+
 def test_what_is_no_canary_any_more_has_no_weight(folder: Path) -> None:
     weight = 'holdfast_canary_weight{model="m",version="v2"}'
     assert samples(run_in(folder / "a", FLUSH + RENDER))[weight] == 0.25
     assert samples(run_in(folder / "b", FLUSH + "canaries.clear(); reported.flush()" + RENDER))[weight] == 0
+
+
+PROCESS = """
+process = ProcessMetrics("replica", "m", "v1")
+process.began()
+if sys.argv[2] == "in good order":
+    process.ended()
+"""
+
+
+def test_a_process_that_began_and_neither_runs_nor_ended_in_good_order_has_died(folder: Path) -> None:
+    run_in(folder, PROCESS, "in good order")
+    run_in(folder, PROCESS, "by a signal")
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAD + PROCESS + WAIT, str(folder), "not yet"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as alive:
+        assert alive.stdout is not None
+        assert alive.stdout.readline() == "there\n"
+        run_in(folder, "forget_dead_processes(folder)")
+        shown = samples(run_in(folder, RENDER))
+        alive.communicate("")
+    of = '{kind="replica",model="m",version="v1"}'
+    assert shown[f"holdfast_process_starts_total{of}"] == 3
+    assert shown[f"holdfast_process_ends_total{of}"] == 1
+    assert shown[f"holdfast_processes{of}"] == 1
 
 
 def test_the_folder_must_be_chosen_before_prometheus_client_is_imported(folder: Path) -> None:
@@ -227,3 +313,15 @@ def test_the_folder_must_be_chosen_before_prometheus_client_is_imported(folder: 
     )
     assert run_in(folder, program) == "prometheus_client was imported before open_metrics\n"
     assert run_in(folder, "import prometheus_client\nopen_metrics(folder)") == ""
+
+
+def test_what_is_flushed_is_heard_once_by_who_else_wants_it(folder: Path) -> None:
+    told = run_in(folder, FLUSH + "reported.flush()\nprint([(list(tallies), weights) for tallies, weights in heard])")
+    assert told.strip() == "[([('m', 'v1')], {'m': 0.25}), ([], {'m': 0.25})]"
+
+
+def test_failed_golden_checks_of_all_replicas_that_there_were_are_known(folder: Path) -> None:
+    assert run_in(folder, "print(golden_failures(folder))").strip() == "{}"
+    for _ in range(2):
+        run_in(folder, REPLICA)
+    assert run_in(folder, "print(golden_failures(folder))").strip() == "{('m', 'v1'): 2}"

@@ -21,6 +21,7 @@ from serving.metrics import *
 open_metrics(Path(sys.argv[1]))
 found = {}
 owners = [GatewayMetrics(), ProtectionMetrics(), ShadowMetrics(), AdminMetrics(), RolloutMetrics()]
+owners += [QualityMetrics(), IncidentMetrics(), TracingMetrics(), ProcessMetrics("gateway")]
 for owner in (*owners, ReplicaMetrics("digits", "v1")):
     for metric in vars(owner).values():
         if hasattr(metric, "describe"):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serving.admin.bodies import FILE_MAX_CHARACTERS, SEQ_MAX, StartRollout
+from serving.admin.breakers import Closed, closed
 from serving.admin.routes import COMMANDS, find_target
-from serving.errors import InvalidRequest
+from serving.errors import BreakerNotOpen, InvalidRequest, ModelNotFound, ReplicaUnavailable, RequestError
 from serving.ingress.bodies import read_body
 from serving.rollout.file import MAX_CHARACTERS
 from tests.fakes import FakeClock
@@ -52,6 +53,65 @@ async def test_a_load_that_fails_says_why(clock: FakeClock, site: MakeSite) -> N
     assert response.status == 409
     assert response.json["error"] == "bad@v1 can't be loaded: it gave 7 where its golden example says 8"
     assert (await here.ask("POST", "/v2/repository/models/unknown/unload")).status == 404
+
+
+class TestBreakers:
+    PATH = "/v2/holdfast/breakers/m/v1/close"
+
+    @pytest.mark.parametrize("said", [b"", body(), body(who="anna", why="the disk is back")])
+    async def test_one_is_closed_in_all_gateways(self, clock: FakeClock, site: MakeSite, said: bytes) -> None:
+        here = site()
+        response = await here.ask("POST", self.PATH, said)
+        assert (response.status, response.json) == (200, {"gateways": 2, "answered": 2, "closed": 1})
+        command, name, handed_on = here.control.commands.pop()
+        assert (command, name) == ("close_breaker", "m@v1")
+        assert json.loads(handed_on) == {"who": "", "why": ""} | json.loads(said or b"{}")
+
+    async def test_one_that_is_closed_stays_so_and_is_told(self, clock: FakeClock, site: MakeSite) -> None:
+        response = await site().ask("POST", "/v2/holdfast/breakers/bad/v1/close")
+        assert (response.status, response.json["error"]) == (409, "the breaker of bad@v1 is closed in all gateways")
+
+    async def test_a_wrong_body_is_refused_with_its_field(self, clock: FakeClock, site: MakeSite) -> None:
+        response = await site().ask("POST", self.PATH, body(whom="anna"))
+        assert (response.status, response.json["error"]) == (400, "the body: unknown field `whom`")
+
+    @pytest.mark.parametrize(
+        "rest", ["m/v1", "m/close", "m//close", "/v1/close", "m/v1/open", "m/v1/close/", f"{'m' * 129}/v1/close"]
+    )
+    def test_another_path_is_not_found(self, rest: str) -> None:
+        assert find_target(f"/v2/holdfast/breakers/{rest}") is None
+
+    @pytest.mark.parametrize(
+        ("answers", "gateways", "told"),
+        [
+            ([True, False], 2, Closed(2, 2, 1)),
+            ([True, None], 2, Closed(2, 2, 1)),
+            ([True], 3, Closed(3, 1, 1)),
+            ([True, True], 0, Closed(2, 2, 2)),
+        ],
+    )
+    def test_what_gateways_say_is_added_up(self, answers: list[bool | None], gateways: int, told: Closed) -> None:
+        assert closed("m@v1", answers, gateways=gateways) == told
+
+    @pytest.mark.parametrize(
+        ("answers", "error", "said"),
+        [
+            ([], ReplicaUnavailable, "no gateway answered, so no breaker is known to be closed; try again"),
+            ([None, None], ModelNotFound, "no gateway serves m@v1"),
+            ([False, None], BreakerNotOpen, "the breaker of m@v1 is closed already in all gateways"),
+            (
+                [False],
+                BreakerNotOpen,
+                "the breaker of m@v1 is closed already in 1 of 2 gateways, the rest was silent",
+            ),
+        ],
+    )
+    def test_what_nobody_closed_is_refused(
+        self, answers: list[bool | None], error: type[RequestError], said: str
+    ) -> None:
+        with pytest.raises(error) as caught:
+            closed("m@v1", answers, gateways=2)
+        assert caught.value.message == said
 
 
 class TestRollouts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serving.admin.routes import COMMANDS, FIXED, OF_REPOSITORY, OF_ROLLOUT, REPOSITORY, ROLLOUTS
+from serving.admin.routes import BREAKERS, CLOSE, COMMANDS, FIXED, OF_REPOSITORY, OF_ROLLOUT, REPOSITORY, ROLLOUTS
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ BODY = b'{"who": "anna", "file": "x"}'
 COMMAND = b'{"who": "anna"}'
 
 CHANGES = [
-    (method, path, COMMAND if path.rpartition("/")[2] in COMMANDS else BODY)
+    (method, path, COMMAND if path.rpartition("/")[2] in (*COMMANDS, "close") else BODY)
     for path, target in [
         *FIXED.items(),
         *((f"{ROLLOUTS}m/{name}", target) for name, target in OF_ROLLOUT.items() if name),
         *((f"{REPOSITORY}m/{name}", target) for name, target in OF_REPOSITORY.items()),
+        (f"{BREAKERS}m/v1/close", CLOSE),
     ]
     for method in target.allow
     if method not in ("GET", "HEAD")
@@ -34,7 +35,7 @@ CHANGES = [
 
 
 def test_there_are_changes_to_guard() -> None:
-    assert len(CHANGES) == 11
+    assert len(CHANGES) == 12
 
 
 class TestToken:
@@ -60,7 +61,7 @@ class TestToken:
     async def test_inferences_and_the_index_need_none(self, clock: FakeClock, site: MakeSite) -> None:
         here = site(token=TOKEN)
         assert (await here.ask("POST", "/v2/repository/index")).status == 200
-        assert (await here.ask("POST", "/v2/models/x/infer")).status == 404
+        assert (await here.ask("POST", "/v2/models/x/infer")).status == 503  # no table has come yet
 
     @pytest.mark.parametrize(
         ("authorization", "reason"),

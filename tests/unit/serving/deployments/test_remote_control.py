@@ -30,6 +30,7 @@ OTHERS: dict[str, Call] = {
     "unload": lambda control: control.unload("m", b"body"),
     "restart_gateways": lambda control: control.restart_gateways(),
     "gateways": lambda control: control.gateways(),
+    "close_breaker": lambda control: control.close_breaker("m", "v1", b"body"),
 }
 ALL = {**READS, **COMMANDS, **OTHERS}
 ARGUMENTS = {
@@ -42,6 +43,7 @@ ARGUMENTS = {
     "unload": ("m", b"body"),
     "restart_gateways": (),
     "gateways": (),
+    "close_breaker": ("m", "v1", b"body"),
 }
 
 

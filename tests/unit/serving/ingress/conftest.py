@@ -12,8 +12,9 @@ import pytest
 from models.registry import Registry
 from serving.admin.guard import Guard
 from serving.admin.routes import AdminRoutes
-from serving.errors import LoadFailed, ModelNotFound, RolloutNotFound, RolloutRefused
+from serving.errors import BreakerNotOpen, LoadFailed, ModelNotFound, RolloutNotFound, RolloutRefused
 from serving.gateway import Gateway
+from serving.incidents.store import IncidentStore
 from serving.ingress.asgi import AsgiApp, Message
 from serving.ingress.faults import FaultsOnDemand
 from serving.ingress.information import Information
@@ -23,6 +24,7 @@ from serving.request.pipeline import Pipeline
 from serving.request.record import RequestRecorder
 from serving.routing.table import EMPTY
 from serving.settings import HttpSettings, Settings
+from serving.tracing.context import RequestContexts
 from tests.fakes import FakeClock, FakeLink, publish_version
 
 BODY_MAX = 4096
@@ -63,6 +65,12 @@ class FakeControl:
     async def gateways(self) -> bytes:
         return b'{"accepting":["g1"]}'
 
+    async def close_breaker(self, model: str, version: str, body: bytes) -> bytes:
+        if model == "bad":
+            raise BreakerNotOpen("the breaker of bad@v1 is closed in all gateways")
+        self.commands.append(("close_breaker", f"{model}@{version}", body))
+        return b'{"gateways":2,"answered":2,"closed":1}'
+
     async def rollouts(self) -> bytes:
         return b'{"rollouts":[]}'
 
@@ -98,6 +106,7 @@ class Site:
         host: str = "127.0.0.1",
         token: bytes | None = None,
         faults: bool = False,
+        incidents: IncidentStore | None = None,
     ) -> None:
         """``token`` is what stands in the token's file; None if the settings name no file."""
         self.registry = Registry(folder)
@@ -122,13 +131,19 @@ class Site:
         self.routes = Routes(
             Pipeline(self.gateway, self.recorder, clock=clock),
             information,
-            AdminRoutes(
-                self.control,
-                FaultsOnDemand(self.gateway),
-                Guard(settings, token=None if token is None else lambda: self.token or b"", count=self.refused.append),
-                body_max_bytes=BODY_MAX,
-            ),
+            [
+                AdminRoutes(
+                    self.control,
+                    FaultsOnDemand(self.gateway),
+                    Guard(
+                        settings, token=None if token is None else lambda: self.token or b"", count=self.refused.append
+                    ),
+                    body_max_bytes=BODY_MAX,
+                    incidents=incidents,
+                )
+            ],
             body_max_bytes=BODY_MAX,
+            contexts=RequestContexts("gw"),
         )
         self.app = AsgiApp(body_max_bytes=BODY_MAX, routes=self.routes)
 

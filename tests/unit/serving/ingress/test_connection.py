@@ -147,6 +147,20 @@ async def test_who_expects_100_continue_gets_it_before_the_body() -> None:
     assert transport.written.endswith(ok(b"ok"))
 
 
+class Unchanged(FakeHost):
+    async def answer(self, request: HttpRequest) -> HttpResponse:
+        self.requests.append(request)
+        return HttpResponse(304, [(b"etag", b'"1"')], b"")
+
+
+async def test_what_is_known_already_has_no_length_and_the_connection_stays() -> None:
+    connection, transport = connect(Unchanged())
+    connection.data_received(GET + GET)
+    await settled(20)
+    assert transport.written == 2 * (b"HTTP/1.1 304 Not Modified\r\n" + DATE + b'etag: "1"\r\n\r\n')
+    assert not transport.closed
+
+
 async def test_head_gets_the_length_but_not_the_body() -> None:
     connection, transport = connect(FakeHost())
     connection.data_received(b"HEAD /path HTTP/1.1\r\n\r\n")

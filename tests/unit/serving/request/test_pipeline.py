@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
 from models.inference import Tensor
+from models.quality import InputQuality
 from serving.channel.work import Answer
 from serving.errors import (
+    BadQuality,
     DeadlineExceeded,
     InvalidAnswer,
     InvalidRequest,
@@ -23,7 +27,8 @@ from serving.errors import (
 )
 from serving.request.deadline import Deadlines
 from serving.request.lane import Lane, LaneLimits
-from serving.request.pipeline import CANCELLED, OK, InferCall, Origin, Pipeline, Plan
+from serving.request.pipeline import CANCELLED, OK, Ended, InferCall, Origin, Pipeline, Plan
+from serving.request.quality import QualityCounts, QualityGate
 from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, FakeReplica, plan_of, settled
 
 
@@ -35,6 +40,16 @@ class Records:
 
     def record(self, key: tuple[str, str], outcome: str, *, seconds: float, origin: Origin | None = None) -> None:
         self.all.append(("@".join(filter(None, key)), outcome, seconds))
+
+
+class Seen:
+    """An ``Observer`` that keeps everything."""
+
+    def __init__(self) -> None:
+        self.all: list[Ended] = []
+
+    def ended(self, ended: Ended) -> None:
+        self.all.append(ended)
 
 
 class OneModel:
@@ -55,7 +70,8 @@ class Rig:
         self.clock = clock
         self.router = OneModel(clock)
         self.records = Records()
-        self.pipeline = Pipeline(self.router, self.records, clock=clock)
+        self.seen = Seen()
+        self.pipeline = Pipeline(self.router, self.records, clock=clock, observer=self.seen)
 
     def answering(self, outcome: Answer | RequestError | None = None) -> AnsweringReplica:
         replica = AnsweringReplica(on_change=self.router.lane.pump)
@@ -199,3 +215,110 @@ async def test_a_defect_of_ours_is_recorded_too(clock: FakeClock) -> None:
     with pytest.raises(ZeroDivisionError):
         await pipeline.infer(call())
     assert rig.outcomes == [("", "internal")]
+
+
+@pytest.mark.parametrize(("rejects", "outcome"), [(False, OK), (True, BadQuality.code)])
+async def test_a_value_that_the_version_was_not_made_for_is_answered_or_refused(
+    clock: FakeClock, rejects: bool, outcome: str
+) -> None:
+    rig = Rig(clock)
+    replica = rig.answering()
+    counts = QualityCounts()
+    gate = QualityGate((InputQuality(input="x", max=1),), DOUBLE, counts=counts, rejects=rejects)
+    rig.router.plan = rig.router.plan._replace(quality=gate)
+    with pytest.raises(BadQuality, match="is 2, over max 1") if rejects else nullcontext():
+        await rig.pipeline.infer(call())
+    await rig.pipeline.infer(call(data=(0, 1)))
+    assert rig.outcomes == [("m@v1", outcome), ("m@v1", OK)]
+    assert len(replica.sent) == 2 - rejects
+    assert [bool(seen.doubts) for seen in rig.seen.all] == [True, False]
+    assert counts.requests == 1
+
+
+async def test_an_exchange_remembers_every_attempt_that_failed(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    nan = Tensor("y", "FP32", np.full((1, 2), np.nan, np.float32))
+    replica = rig.answering(Answer((nan,)))
+    with pytest.raises(InvalidAnswer):
+        await rig.pipeline.infer(call())
+    exchange = rig.seen.all[0].exchange
+    assert exchange is not None
+    (failed,) = exchange.failed
+    assert (failed.version, failed.replica, failed.code) == ("m@v1", replica.replica_id, InvalidAnswer.code)
+    assert "aren't finite" in failed.message
+    assert np.isnan(failed.outputs[0].array).all()
+
+
+async def test_an_observer_hears_all_of_a_good_answer(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    rig.answering()
+    asked = call(id="7")
+    reply = await rig.pipeline.infer(asked)
+    (seen,) = rig.seen.all
+    assert (seen.call, seen.key, seen.outcome, seen.request_id) == (asked, ("m", "v1"), OK, "7")
+    assert seen.given is reply.given
+    assert seen.seconds == rig.records.all[0][2]
+    assert seen.request is not None
+    assert seen.request.inputs[0].array.tolist() == [[1.0, 2.0]]
+    assert seen.exchange is not None
+    assert (seen.exchange.attempts, seen.error, seen.origin) == (1, None, None)
+
+
+async def test_an_observer_hears_the_error_that_the_caller_gets(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    rig.answering(ModelFailed("so"))
+    with pytest.raises(ModelFailed) as raised:
+        await rig.pipeline.infer(call(id="7"))
+    (seen,) = rig.seen.all
+    assert seen.error is raised.value
+    assert (seen.outcome, seen.given, seen.request_id) == (ModelFailed.code, None, "7")
+    assert seen.exchange is not None
+    assert seen.exchange.attempts >= 1
+
+
+async def test_of_what_is_no_request_an_observer_hears_only_the_call(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    asked = InferCall("m", None, b"{")
+    with pytest.raises(InvalidRequest):
+        await rig.pipeline.infer(asked)
+    (seen,) = rig.seen.all
+    assert (seen.call, seen.key, seen.outcome, seen.request_id) == (asked, ("m", "v1"), InvalidRequest.code, "")
+    assert (seen.request, seen.exchange, seen.given) == (None, None, None)
+
+
+async def test_an_observer_hears_of_a_caller_who_went_away_and_of_a_defect_without_an_error(clock: FakeClock) -> None:
+    rig = Rig(clock)
+    rig.silent()
+    asking = asyncio.create_task(rig.pipeline.infer(call()))
+    await settled()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+    class Broken(OneModel):
+        def route(self, model: str, version: str | None) -> Plan:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Pipeline(Broken(clock), rig.records, clock=clock, observer=rig.seen).infer(call())
+    assert [(seen.outcome, seen.error) for seen in rig.seen.all] == [(CANCELLED, None), ("internal", None)]
+
+
+async def test_an_error_that_was_observed_leaves_no_cycle_to_the_garbage_collector(clock: FakeClock) -> None:
+    """Each would keep its request's tensors until the collector runs, and make it run more often."""
+    pipeline = Pipeline(OneModel(clock), Records(), clock=clock, observer=Forgetting())
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(InvalidRequest):
+            await pipeline.infer(InferCall("m", None, b"{"))
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert [item for item in gc.garbage if isinstance(item, InvalidRequest)] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+class Forgetting:
+    def ended(self, ended: Ended) -> None: ...

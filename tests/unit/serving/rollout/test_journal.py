@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 import pytest
 
+from serving.log_lines import FIELDS
 from serving.rollout.desired import DesiredState, Entry, decode_entry, encode_entry
 from serving.rollout.event_log import LogCorrupt, LogError, LogUnavailable, NotTheWriter
 from serving.rollout.events import Abort, ClockTick, DeployVersion, VersionReady
@@ -315,3 +317,28 @@ class TestWhoWrites:
         found = writer_elsewhere(known, Claim("me", "here"), claimed_before=claimed_before, wall=1000.0 + silent_s)
         assert found.startswith(said)
         assert bool(found) is bool(said)
+
+
+async def test_the_log_tells_what_happens_in_words_that_can_be_searched_for(
+    clock: FakeClock, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "holdfast.control")
+    journal = await opened(disk, clock)
+    await journal.command(start)
+    await journal.hear(READY)
+    await journal.hear(Entry("digits-1", ClockTick(at=1003.0)))
+    await journal.command(abort)
+    assert [record.getMessage() for record in caplog.records] == [
+        "digits-1: Start",
+        "digits-1: DeployVersion",
+        "digits-1: VersionReady",
+        "digits-1: SetWeight",
+        "digits-1: Abort",
+        "digits-1: RollBackNow",
+    ]
+    known = [getattr(record, FIELDS) for record in caplog.records]
+    assert {(each["rollout"], each["model"], each["version"]) for each in known} == {("digits-1", "digits", "v2")}
+    assert known[3]["weight"] == 5
+    assert known[4]["who"] == "anna"
+    assert [each["event"] for each in known] == [2, 3, 4, 5, 7, 8]
+    assert [record.levelname for record in caplog.records[-2:]] == ["INFO", "WARNING"]

@@ -10,6 +10,7 @@ from contextlib import suppress
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from serving.rollout.desired import (
     DesiredState,
@@ -174,6 +175,7 @@ class Rollouts(RuleBasedStateMachine):
     def an_old_answer_comes_again(self, data: st.DataObject) -> None:
         """A partial one may bring nothing, a whole one was heard before: the effect that is open stays open."""
         entry = data.draw(st.sampled_from(self.answered))
+        entry = Entry(entry.rollout, replace(entry.event, at=self.at))  # whoever writes it down looks at the clock then
         before = undone(self.desired)
         with suppress(IllegalMove):  # of a rollout that another one has followed
             self._record(entry)

@@ -1,0 +1,339 @@
+"""Keeps incidents: chosen on the way of a request in microseconds, written off it in a thread.
+
+An outage makes thousands a second. Of one kind only so many are taken, and what waits to be written is bounded in
+number and in bytes; the rest is counted. So a failed request pays for a few references, a good one for a comparison.
+Not here: what counts as an incident (``serving.incidents.incident``), and the file (``serving.incidents.store``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from models.inference import Tensor, Tensors
+from serving.cache.writer import kept as without_others
+from serving.clock import Clock
+from serving.incidents.incident import (
+    REDACTED,
+    TOO_LARGE,
+    Contents,
+    Facts,
+    KeptBody,
+    KeptTensor,
+    answer_of,
+    facts_of,
+    failure_in,
+    is_callers_own,
+    is_shed,
+    kept_tensor,
+    redacted_tensor,
+)
+from serving.incidents.redaction import Redaction
+from serving.incidents.store import IncidentStore, Row, StoreUnreadable
+from serving.request.pipeline import CANCELLED, OK, Ended
+from serving.settings import IncidentSettings
+
+log = logging.getLogger("holdfast.incidents")
+
+QUEUE_MAX: Final = 256
+QUEUE_MAX_BYTES: Final = 16 << 20
+BATCH: Final = 16
+GATHER_S: Final = 0.05
+"""How long the thread lets incidents gather."""
+REST_FACTOR: Final = 9.0
+"""So many times as long as it worked the thread rests: it shares the interpreter with the loop."""
+BURST_S: Final = 4.0
+"""What a kind may have at once after it was quiet, in seconds of its rate."""
+KINDS_MAX: Final = 256
+"""So many kinds have a rate of their own; the others share one."""
+
+OVER_RATE: Final = "rate"
+NO_ROOM: Final = "queue"
+UNWRITTEN: Final = "unwritten"
+SAMPLED: Final = "sampled"
+REASONS: Final = (OVER_RATE, NO_ROOM, UNWRITTEN, SAMPLED)
+"""Why an incident wasn't kept, as the metrics say it."""
+
+_OTHER_KINDS: Final = ("", "", "")
+_OVERHEAD_BYTES: Final = 1024
+
+
+class Privacy(NamedTuple):
+    """What a model's settings say of what its callers ask."""
+
+    sensitive: bool = False
+    redact: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class KeeperStats:
+    """``kept`` by model and failure, ``dropped`` by reason; ``number`` and ``bytes`` of the store as last seen."""
+
+    kept: Counter[tuple[str, str]] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    number: int = 0
+    bytes: int = 0
+
+
+class _Taken(NamedTuple):
+    facts: Facts
+    inputs: Tensors
+    outputs: Tensors
+    body: bytes | memoryview | None
+    json_length: int | None
+    redact: frozenset[str]
+    hashed: bool
+    size_bytes: int
+
+
+class Keeper:
+    """A ``serving.request.pipeline.Observer``: ``ended`` is for the event loop's thread."""
+
+    def __init__(
+        self,
+        store: IncidentStore,
+        settings: IncidentSettings,
+        *,
+        privacy: Callable[[str], Privacy],
+        rollout_of: Callable[[str], str],
+        redaction: Redaction,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self.store = store
+        self.stats = KeeperStats()
+        self._settings = settings
+        self._privacy = privacy
+        self._rollout_of = rollout_of
+        self._redaction = redaction
+        self._monotonic = clock.monotonic
+        self._wall = clock.wall
+        self._random = random
+        self._rates = _Rates(settings.rate_max)
+        self._queue: deque[_Taken] = deque()
+        self._bytes_in = 0  # counted by the loop alone
+        self._bytes_out = 0  # counted by the thread alone: a sum that two threads changed would drift
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._closed = False
+        self._failing = False
+        self._told = False
+        self._until = 0.0
+        self._thread: threading.Thread | None = None
+
+    # The event loop's side
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="incidents", daemon=True)
+        self._thread.start()
+
+    def ended(self, ended: Ended) -> None:
+        exchange = ended.exchange
+        if ended.outcome == OK and not ended.doubts and (exchange is None or not exchange.failed):
+            return
+        if ended.outcome == CANCELLED or self._closed:
+            return
+        try:
+            self._take(ended)
+        except Exception as error:  # noqa: BLE001  # a request is never lost because it couldn't be kept
+            self._lost(error)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def close(self, *, within_s: float) -> bool:
+        """Write what waits, for as long as ``within_s`` at most; whether the thread has ended. Blocks."""
+        self._until = self._monotonic() + within_s
+        self._closed = True
+        self._closing.set()
+        self._wake.set()
+        if self._thread is None:
+            self._finish()
+            return True
+        self._thread.join(within_s + 0.5)
+        return not self._thread.is_alive()
+
+    def _take(self, ended: Ended) -> None:
+        failure = failure_in(ended)
+        if failure is None or (is_callers_own(ended) and not self._settings.caller_errors):
+            return
+        model, version = ended.key
+        privacy = self._privacy(model)
+        if privacy.sensitive:
+            return
+        dropped = self.stats.dropped
+        if is_shed(failure) and self._random() >= self._settings.shed_share:
+            dropped[SAMPLED] += 1
+        elif not self._rates.spend((model, version, failure), self._monotonic()):
+            dropped[OVER_RATE] += 1
+        elif len(self._queue) >= QUEUE_MAX:
+            dropped[NO_ROOM] += 1
+        else:
+            self._push(ended, failure, privacy)
+
+    def _push(self, ended: Ended, failure: str, privacy: Privacy) -> None:
+        quoting = not privacy.redact and not self._redaction.changes
+        rollout = self._rollout_of(ended.key[0])
+        facts = facts_of(ended, failure, wall=self._wall(), rollout=rollout, quoting=quoting)
+        inputs, in_bytes = without_others(() if ended.request is None else ended.request.inputs)
+        outputs, out_bytes = without_others(answer_of(ended))
+        body = ended.call.body if ended.request is None and ended.key[0] else None
+        size = in_bytes + out_bytes + (0 if body is None else len(body)) + _OVERHEAD_BYTES
+        hashed = self._bytes_in - self._bytes_out + size <= QUEUE_MAX_BYTES
+        if not hashed:  # shapes are better than nothing
+            inputs, outputs, body, size = _hollow(inputs), _hollow(outputs), None, _OVERHEAD_BYTES
+        self._bytes_in += size
+        self._queue.append(_Taken(facts, inputs, outputs, body, ended.call.json_length, privacy.redact, hashed, size))
+        self._wake.set()
+
+    # The thread's side
+
+    def write_waiting(self) -> int:
+        """Write a batch of what waits; how much it was."""
+        rows: list[Row] = []
+        taken = 0
+        while self._queue and taken < BATCH:
+            item = self._queue.popleft()
+            taken += 1
+            self._bytes_out += item.size_bytes
+            try:
+                rows.append(Row(item.facts, self._contents(item)))
+            except Exception as error:  # noqa: BLE001  # the next one may do better
+                self._lost(error)
+        if rows:
+            self._put(rows)
+        return taken
+
+    def _put(self, rows: list[Row]) -> None:
+        try:
+            self.store.put_many(rows)
+        except StoreUnreadable as error:
+            self.stats.dropped[UNWRITTEN] += len(rows)
+            if not self._failing:
+                log.warning("incidents can't be kept: %s", error)
+            self._failing = True
+            return
+        self._failing = False
+        for row in rows:
+            self.stats.kept[row.facts.model, row.facts.failure] += 1
+        self._measure()
+
+    def _measure(self) -> None:
+        self.stats.number, self.stats.bytes = self.store.usage()
+
+    def _contents(self, item: _Taken) -> Contents:
+        model = item.facts.model
+        return Contents(
+            inputs=self._kept(model, item.inputs, item),
+            outputs=self._kept(model, item.outputs, item),
+            body=None if item.body is None else self._body(item.body, item),
+        )
+
+    def _kept(self, model: str, tensors: Tensors, item: _Taken) -> tuple[KeptTensor, ...]:
+        if not item.hashed:
+            return tuple([kept_tensor(tensor, whole=False, hashed=False) for tensor in tensors])
+        allowed = self._redaction.kept(model, tensors, item.redact)
+        whole = _size(tuple(allowed.values())) <= self._settings.max_tensors_bytes
+        return tuple(
+            [
+                redacted_tensor(tensor)
+                if (mine := allowed.get(tensor.name)) is None
+                else kept_tensor(mine, whole=whole)
+                for tensor in tensors
+            ]
+        )
+
+    def _body(self, body: bytes | memoryview, item: _Taken) -> KeptBody:
+        """Bytes that nobody could read can't be redacted either."""
+        if item.redact or self._redaction.changes:
+            return KeptBody(size_bytes=len(body), left_out=REDACTED)
+        raw = bytes(body)
+        digest = sha256(raw).hexdigest()
+        if len(raw) > self._settings.max_tensors_bytes:
+            return KeptBody(size_bytes=len(raw), sha256=digest, left_out=TOO_LARGE)
+        return KeptBody(size_bytes=len(raw), json_length=item.json_length, raw=raw, sha256=digest)
+
+    def _run(self) -> None:
+        self._measure()
+        rest_s = 0.0
+        while not self._closing.is_set():
+            self._wake.wait()
+            if self._closing.wait(rest_s or GATHER_S):
+                break
+            self._wake.clear()  # from here on whoever adds something wakes us, and what was added is seen below
+            since = self._monotonic()
+            self._safely(self.write_waiting)
+            rest_s = REST_FACTOR * (self._monotonic() - since) if self._queue else 0.0
+            if self._queue:
+                self._wake.set()
+        self._safely(self._finish)
+
+    def _finish(self) -> None:
+        while self._queue and self._monotonic() < self._until:
+            self.write_waiting()
+        self.stats.dropped[UNWRITTEN] += len(self._queue)
+        self._queue.clear()
+        self.store.close()
+
+    def _safely(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("incidents couldn't be written")
+
+    def _lost(self, error: Exception) -> None:
+        """A defect of ours; told of once, not ten thousand times a second."""
+        self.stats.dropped[UNWRITTEN] += 1
+        if not self._told:
+            log.error("an incident couldn't be kept", exc_info=error)
+        self._told = True
+
+
+class _Rates:
+    """A token bucket for each kind of incident."""
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._most = max(1.0, per_s * BURST_S)
+        self._buckets: dict[tuple[str, str, str], list[float]] = {}
+
+    def spend(self, kind: tuple[str, str, str], now: float) -> bool:
+        bucket = self._buckets.get(kind)
+        if bucket is None:
+            if len(self._buckets) >= KINDS_MAX:
+                kind = _OTHER_KINDS
+            bucket = self._buckets.setdefault(kind, [self._most, now])
+        tokens = min(self._most, bucket[0] + (now - bucket[1]) * self._per_s)
+        bucket[1] = now
+        bucket[0] = tokens - 1.0 if tokens >= 1.0 else tokens
+        return tokens >= 1.0
+
+
+def _hollow(tensors: Tensors) -> Tensors:
+    """Tensors of the same shapes that take no memory."""
+    return tuple(
+        [
+            Tensor(each.name, each.datatype, np.broadcast_to(np.zeros((), each.array.dtype), each.array.shape))
+            for each in tensors
+        ]
+    )
+
+
+def _size(tensors: Tensors) -> int:
+    """Bytes on the wire; of BYTES tensors those that they hold, which numpy doesn't count."""
+    return sum(
+        [
+            sum(map(len, tensor.array.flat)) + 4 * tensor.array.size
+            if tensor.datatype == "BYTES"
+            else tensor.array.nbytes
+            for tensor in tensors
+        ]
+    )

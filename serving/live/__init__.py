@@ -1,0 +1,1 @@
+"""How the whole node stands, for people: told anew each second while somebody looks, control plane or not."""

@@ -1,0 +1,82 @@
+"""Puts together what a gateway needs to tell of the whole node. Not here: the parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from serving.clock import Clock
+from serving.live.control import ControlPlane
+from serving.live.gathering import Gathering
+from serving.live.golden import GoldenChecks
+from serving.live.heard import Heard, StatusHeard
+from serving.live.history import History
+from serving.live.hub import Hub
+from serving.live.routes import LiveRoutes
+from serving.live.series import Recording
+from serving.live.siblings import Siblings
+from serving.live.snapshot import Admin
+from serving.metrics import LATENCY_BUCKETS_S, golden_failures
+from serving.request.record import Tally
+from serving.settings import Settings
+
+
+class Live(NamedTuple):
+    """``hear`` takes what was counted since its last call, and the weights of the canaries; ``close`` ends it all."""
+
+    routes: LiveRoutes
+    hear: Callable[[Mapping[tuple[str, str], Tally], Mapping[str, float]], None]
+    close: Callable[[], None]
+
+
+def build_live(
+    settings: Settings,
+    *,
+    status: Callable[[], Mapping[str, Any]],
+    rollouts: Callable[[], Awaitable[bytes]],
+    port: Callable[[], int],
+    metrics_dir: Path,
+    version: str,
+    clock: Clock,
+) -> Live:
+    """``status`` is this gateway's, ``port`` where it listens, ``rollouts`` asks the control plane for all of them."""
+    name = f"{os.getpid()}-{clock.wall():.0f}"
+    recording = Recording(name, buckets=len(LATENCY_BUCKETS_S) + 1, now=clock.wall())
+    history = History(LATENCY_BUCKETS_S)
+    control = ControlPlane(rollouts, clock=clock)
+
+    def own() -> Heard:
+        return Heard(port(), msgspec.convert(status(), StatusHeard), recording.page(history.after(name)))
+
+    gathering = Gathering(
+        own=own,
+        siblings=Siblings(settings.http, own_port=port, after=history.after, clock=clock),
+        control=control,
+        golden=GoldenChecks(lambda: golden_failures(metrics_dir), clock=clock).failed,
+        history=history,
+        expected=expected_gateways(settings),
+        admin=Admin(settings.admin_allowed, settings.admin_token_file is not None),
+        version=version,
+        pid=os.getpid(),
+        clock=clock,
+    )
+    hub = Hub(gathering, clock=clock)
+
+    def hear(tallies: Mapping[tuple[str, str], Tally], weights: Mapping[str, float]) -> None:
+        recording.add(tallies, weights=weights, now=clock.wall())
+
+    def close() -> None:
+        hub.close()
+        control.close()
+
+    return Live(LiveRoutes(hub, recording.page), hear, close)
+
+
+def expected_gateways(settings: Settings) -> int:
+    """How many there should be at least."""
+    scaled = settings.gateway.autoscaling
+    return settings.gateway.replicas if scaled is None else scaled.min_replicas
