@@ -3,7 +3,8 @@
 Each kind of process is judged on its own. Not here: what growth is (`flat.py`), and the counting (`census.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from loadtests.chaos import census
@@ -24,6 +25,8 @@ class _Bound(NamedTuple):
     unit: str
     most: float
     share: float = 0.0
+    own: Mapping[str, int] = MappingProxyType({})
+    """Kinds that have a bound of their own, and see to it."""
 
 
 def flatness(must: Flat, counted: Sequence[Counted], *, seconds: float) -> list[Verdict]:
@@ -31,7 +34,7 @@ def flatness(must: Flat, counted: Sequence[Counted], *, seconds: float) -> list[
     warm_up_s = _warm_up_s(must, seconds)
     bounds = (
         _Bound("memory_mb", "memory", "MB", must.memory, must.memory_share),
-        _Bound("handles", "open files", "", must.handles),
+        _Bound("handles", "open files", "", must.handles, own=must.handles_most),
         _Bound("threads", "threads", "", must.threads),
     )
     return [*(_of_kinds(bound, counted, warm_up_s) for bound in bounds), _numbers(must, counted, warm_up_s)]
@@ -75,9 +78,16 @@ def _of_kinds(bound: _Bound, counted: Sequence[Counted], warm_up_s: float) -> Ve
     if missing := [kind for kind in census.STAYING if kind not in grown]:
         return Verdict(promise, False, f"not seen for long enough: {', '.join(missing)}")
     ordered = sorted(grown, key=lambda kind: grown[kind].grown, reverse=True)
-    broken = [kind for kind in ordered if not is_flat(grown[kind], most=bound.most, share=bound.share)]
-    said = "; ".join(_of_kind(kind, grown[kind], unit) for kind in (broken or ordered[:1])[:_TOLD])
-    return Verdict(promise, not broken, said if broken else f"most: {said}; {len(grown)} kinds")
+    judged = [kind for kind in ordered if kind not in bound.own]
+    broken = [kind for kind in judged if not is_flat(grown[kind], most=bound.most, share=bound.share)]
+    broken += [kind for kind, most in bound.own.items() if _highest(counted, kind, bound.measure) > most]
+    said = "; ".join(_of_kind(kind, grown[kind], unit) for kind in (broken or judged[:1])[:_TOLD] if kind in grown)
+    others = "".join(f", {kind} bounded by {most}" for kind, most in bound.own.items())
+    return Verdict(promise, not broken, said if broken else f"most: {said}; {len(judged)} kinds{others}")
+
+
+def _highest(counted: Sequence[Counted], kind: str, measure: str) -> float:
+    return max((value for line in census.lines(counted, kind, measure) for _, value in line), default=0.0)
 
 
 def _of_kind(kind: str, found: Growth, unit: str) -> str:

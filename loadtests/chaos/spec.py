@@ -81,6 +81,9 @@ class Flat(Strict, frozen=True, kw_only=True):
     memory_share: Share = 0.1
     """Of what it holds, if that is more."""
     handles: Annotated[float, Meta(ge=0)] = 20
+    handles_most: dict[str, Annotated[int, Meta(ge=0)]] = {}
+    """Kinds of processes that close the oldest of their files when they have too many, and how many they may have: they
+    are judged by that and not by growth."""
     threads: Annotated[float, Meta(ge=0)] = 4
     processes: Annotated[float, Meta(ge=0)] = 1
     warm_up: Seconds = Seconds(60)

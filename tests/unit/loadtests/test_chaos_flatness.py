@@ -115,3 +115,12 @@ def test_a_record_shows_the_largest_of_each_kind_and_how_many_there_are() -> Non
     shown = census.shown(look(0, memory_mb=7.0))
     assert shown["memory_by_process", "gateway", "MB"] == 167.0
     assert shown["processes", "gateway", ""] == 2.0
+
+
+def test_a_kind_that_bounds_its_open_files_itself_is_held_to_that_bound() -> None:
+    looks = [look(float(at_s), handles=at_s / 10) for at_s in range(0, 600, 5)]
+    assert not judged(looks, "open files").held
+    found = judged(looks, "open files", Flat(handles_most={"gateway": 200}))
+    assert found.held
+    assert found.seen.endswith("gateway bounded by 200")
+    assert not judged(looks, "open files", Flat(handles_most={"gateway": 100})).held
