@@ -45,8 +45,9 @@ _LIMITS = """\
 - **Speed at a given rate.** Each connection sends its next request when the last is answered, so a stall holds back
   those who would have measured it, and latency at many connections is mostly waiting in line.
 - **The same work.** Holdfast and Triton check every tensor against the model's signature; the others do what their
-  scripts here do, which is less. Only Holdfast has breakers, retries and fallback, and all of them are on. Images
-  travel in the form that each system takes, see its settings.
+  scripts here do, which is less. Holdfast's breakers, retries, ejection and fallback are on; what the others have of
+  such things, as Ray Serve's router that tries again, is as they ship it. Images travel in the form that each system
+  takes, see its settings.
 - **Triton at its best.** Its own ONNX Runtime backend, in C++, isn't in the wheel nvidia-pytriton; this is its Python
   backend.
 - **Small differences.** A figure is a few seconds of load, and a round is minutes away from the next.
