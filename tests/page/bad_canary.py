@@ -15,9 +15,10 @@ ROLLOUT = """\
 model: digits
 version: v2
 from: v1
-steps: [{setWeight: 25}, {pause: {}}, {setWeight: 100}]
+steps: [{setWeight: 25}, {pause: {duration: 300s}}, {setWeight: 100}]
 analysis: {minAttempts: 10, alpha: 0.01}
 """
+TOKEN = "seven-of-nine-tertiary-adjunct"
 SOON_S = 60.0
 
 
@@ -27,7 +28,7 @@ def system(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("system")
     shutil.copytree(zoo_store, folder / "models")
     token = folder / "token"
-    token.write_text("seven-of-nine\n")
+    token.write_text(f"{TOKEN}\n")
     token.chmod(0o600)
     system = System(folder / "models", models=[{"name": "digits", "versions": ["v1"]}])
     system.args.update(faults=True, admin_token_file=str(token))
@@ -44,7 +45,7 @@ def system(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def command(system: System, path: str, body: object) -> None:
-    answer = system.ask("POST", path, body, {"authorization": "Bearer seven-of-nine"})
+    answer = system.ask("POST", path, body, {"authorization": f"Bearer {TOKEN}"})
     assert answer.status in (200, 201), answer.body
 
 
@@ -77,7 +78,6 @@ def test_a_bad_canary_is_watched_and_taken_back_before_our_eyes(tab: Tab, system
 
 
 def test_a_person_takes_a_canary_back_from_the_page_with_the_token(tab: Tab, system: System) -> None:
-    command(system, "/v2/holdfast/faults", {"model": "digits", "fault": {}})
     with Traffic(system, "digits"):
         open_page(tab, system, "/admin/models/digits")
         eventually(lambda: started(system), "the last rollout is settled", within_s=SOON_S)
@@ -91,7 +91,7 @@ def test_a_person_takes_a_canary_back_from_the_page_with_the_token(tab: Tab, sys
         tab.problems.clear()  # the console notes the 401
         tab.until("document.activeElement.id === 'ask-token'")
         tab.get("document.activeElement.select()")
-        tab.write("seven-of-nine")
+        tab.write(TOKEN)
         tab.press("Enter")
         tab.until("!document.getElementById('ask').open")
         tab.until_says("aborted", ".journey", within_s=SOON_S)
@@ -101,7 +101,7 @@ def test_a_person_takes_a_canary_back_from_the_page_with_the_token(tab: Tab, sys
 
 def started(system: System) -> bool:
     body = {"file": ROLLOUT, "who": "anna"}
-    headers = {"authorization": "Bearer seven-of-nine"}
+    headers = {"authorization": f"Bearer {TOKEN}"}
     return system.ask("POST", "/v2/holdfast/rollouts", body, headers).status == 201
 
 
