@@ -1,4 +1,4 @@
-"""The short set of chaos that is always played: a kill, faults out of a seed, a bad canary, and a broken check."""
+"""The short set of chaos that is always played: a kill with one promise too many, drawn faults, a bad canary."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ KILL = """
 name: kill
 title: A replica is killed
 what: Nobody may notice. That a breaker opens is promised, and can't be kept.
+system: {stable: v1}  # as for the canary, so that all three are played on one system
 load: {rate: 30, seconds: 8, users: {json: 2, binary: 2, sticky: 1}}
 calm: 2s
 faults:
@@ -33,6 +34,7 @@ DRAWN = """
 name: drawn
 title: Faults that a seed composes
 what: Nobody may notice.
+system: {stable: v1}
 load: {rate: 30, seconds: 8, users: {json: 2, binary: 2, sticky: 1}}
 calm: 2s
 draw: {at: 2s, every: 2s, until: 6s, faults: [{fault: nan, rate: 0.5, lasts: 1s}, {fault: cut, lasts: 1s}]}
@@ -105,10 +107,3 @@ def _told_of_the_kill(folder: Path) -> None:
 def _can_be_played_again(folder: Path) -> None:
     kept = library.load(str(folder / "scenario.yaml"))
     assert [float(fault.at) for fault in kept.faults] == [due["at_s"] for due in record(folder)["schedule"]]
-
-
-def test_a_scenario_notices_that_its_protection_is_off(zoo_store: Path, tmp_path: Path) -> None:
-    found = played(zoo_store, "broken", "--only", "fallback", "--out", str(tmp_path / "out"))
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "1 of 1 were noticed" in found.stdout
-    assert any("client errors" in promise for promise in broken_promises(tmp_path / "out/fallback/all_primary_killed"))
