@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.system import System
+from tests.integration.system import System, in_good_order
 
 
 @pytest.fixture(scope="session")
@@ -17,16 +17,8 @@ def running_system(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) ->
     store = tmp_path_factory.mktemp("store") / "models"
     shutil.copytree(zoo_store, store)  # tests publish to it, and spoil what they published
     system = System(store)
-    try:
-        system.start()
-        system.wait_until_ready()
+    with in_good_order(system):
         yield system
-        assert system.stop() == 0
-        assert system.traces() == []
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{system.story()}") from None
-    finally:
-        system.remove()
 
 
 @pytest.fixture

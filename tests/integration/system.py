@@ -478,3 +478,18 @@ def rss_bytes(pid: int) -> int:
     """Memory that is the process's own and in use; what it shares with others isn't counted."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextlib.contextmanager
+def in_good_order(system: System) -> Iterator[None]:
+    """It is up and ready meanwhile; afterwards it has to end well. What went wrong is told, and nothing is left of it."""
+    try:
+        system.start()
+        system.wait_until_ready()
+        yield
+        assert system.stop() == 0
+        assert system.traces() == []
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{system.story()}") from None
+    finally:
+        system.remove()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.system import BLANK, Answer, System, eventually
+from tests.integration.system import BLANK, Answer, System, eventually, in_good_order
 
 pytestmark = pytest.mark.integration
 
@@ -28,16 +28,8 @@ def running(zoo_store: Path) -> Iterator[System]:
     model = {"name": "digits-lite", "versions": ["v1"], "replicas": 2, "timeout_ms": 3000, **UNPROTECTED}
     system = System(zoo_store, models=[model], gateways=1)
     system.args["faults"] = True
-    try:
-        system.start()
-        system.wait_until_ready()
+    with in_good_order(system):
         yield system
-        assert system.stop() == 0
-        assert system.traces() == []
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{system.story()}") from None
-    finally:
-        system.remove()
 
 
 @pytest.fixture

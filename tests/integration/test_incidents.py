@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models.inference import Array
-from tests.integration.system import System, eventually
+from tests.integration.system import System, eventually, in_good_order
 
 pytestmark = pytest.mark.integration
 
@@ -31,16 +31,8 @@ MODEL = {
 def running(zoo_store: Path) -> Iterator[System]:
     system = System(zoo_store, models=[MODEL])
     system.args["faults"] = True
-    try:
-        system.start()
-        system.wait_until_ready()
+    with in_good_order(system):
         yield system
-        assert system.stop() == 0
-        assert system.traces() == []
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{system.story()}") from None
-    finally:
-        system.remove()
 
 
 def incidents(system: System, *arguments: str, code: int = 0) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.system import Answer, System, Traffic, eventually
+from tests.integration.system import Answer, System, Traffic, eventually, in_good_order
 
 pytestmark = pytest.mark.integration
 
@@ -34,16 +34,8 @@ def running(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     shutil.copytree(zoo_store, store)
     system = System(store, models=[{"name": "digits", "versions": ["v1"]}])
     system.args["faults"] = True
-    try:
-        system.start()
-        system.wait_until_ready()
+    with in_good_order(system):
         yield system
-        assert system.stop() == 0
-        assert system.traces() == []
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{system.story()}") from None
-    finally:
-        system.remove()
 
 
 def told(system: System) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.integration.system import System, eventually
+from tests.integration.system import System, eventually, in_good_order
 
 pytestmark = pytest.mark.integration
 
@@ -25,16 +25,8 @@ def running(zoo_store: Path) -> Iterator[System]:
     ]
     system = System(zoo_store, models=models, gateways=1)
     system.args["faults"] = True
-    try:
-        system.start()
-        system.wait_until_ready()
+    with in_good_order(system):
         yield system
-        assert system.stop() == 0
-        assert system.traces() == []
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{system.story()}") from None
-    finally:
-        system.remove()
 
 
 def shadow(system: System) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.inference import Array
-from tests.integration.system import Answer, System, eventually, infer_document, infer_path
+from tests.integration.system import Answer, System, eventually, in_good_order, infer_document, infer_path
 from tests.otlp import FakeOtlp, SentSpan, collecting
 
 pytestmark = pytest.mark.integration
@@ -45,16 +45,8 @@ def running(zoo_store: Path, collector: FakeOtlp) -> Iterator[System]:
     system.args["log_format"] = "json"
     system.args["access_log"] = 1
     system.args["tracing"] = {"endpoint": collector.endpoint, "sample_ratio": 0, "service_name": "reef"}
-    try:
-        system.start()
-        system.wait_until_ready()
+    with in_good_order(system):
         yield system
-        assert system.stop() == 0
-        assert system.traces() == []
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{system.story()}") from None
-    finally:
-        system.remove()
 
 
 def ask(system: System, trace_id: str, *, sampled: bool = True, request_id: str = "order-7") -> Answer:
