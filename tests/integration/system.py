@@ -482,7 +482,7 @@ def rss_bytes(pid: int) -> int:
 
 @contextlib.contextmanager
 def in_good_order(system: System) -> Iterator[None]:
-    """It is up and ready meanwhile; afterwards it has to end well. What went wrong is told, and nothing is left of it."""
+    """It is up and ready meanwhile; afterwards it has to end well. What goes wrong is told, nothing is left."""
     try:
         system.start()
         system.wait_until_ready()
