@@ -15,12 +15,12 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .PHONY: help env models serve test page lint lint-style lint-types lint-imports check bench resilience rollouts
-.PHONY: chaos chaos-broken soak alerts docs lock clean
+.PHONY: bad-canary chaos chaos-broken soak alerts docs lock clean
 
 help: ## list what can be done (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  ARGS=... is handed on by serve, test, page, bench, resilience, rollouts, chaos, chaos-broken, soak and alerts:"
+	@echo "  ARGS=... is handed on by serve, test, page, bench, resilience, rollouts, bad-canary, chaos, chaos-broken, soak and alerts:"
 	@echo "  make test ARGS='-k frames'"
 
 # Two stamps: a changed lock installs packages again, a changed pyproject.toml only the project itself.
@@ -89,6 +89,9 @@ resilience: env models ## hurt a whole system under load and print what held (AR
 
 rollouts: env models ## roll good and bad versions out under load and print what was promised and held
 	@$(BIN)/python -m loadtests.rollouts --store $(STORE) $(ARGS)
+
+bad-canary: env ## publish a bad version beside a running Holdfast's and send it requests, to watch it being taken back
+	@exec $(BIN)/python -m loadtests.rollouts.watched --store $(STORE) $(ARGS)
 
 chaos: env models ## run all chaos scenarios and print which held (some 20 minutes; ARGS='--only haproxy_killed --seed 7')
 	@$(BIN)/python -m loadtests.chaos all --store $(STORE) $(ARGS)

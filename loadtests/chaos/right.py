@@ -4,15 +4,14 @@ import asyncio
 from typing import Final
 
 from loadtests.chaos.world import World
-from loadtests.resilience.answers import Outputs, digit_documents, known_outputs
-from loadtests.resilience.client import NoReply, encode
+from loadtests.resilience.answers import Outputs, digit_documents
+from loadtests.resilience.calm import answer_in_calm, answers_in_calm
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.system import HoldfastUnderTest, versions_of
 from loadtests.rollouts.store import digit_images, known_answers
 
 IMAGES: Final = 200
 """So many digits are asked about: few enough to come again and again."""
-_ASKERS: Final = 8
 _ANSWERS_S: Final = 45.0
 _LOOK_S: Final = 0.25
 _IN_A_ROW: Final = 4
@@ -22,14 +21,8 @@ _IN_A_ROW: Final = 4
 async def known_to(system: HoldfastUnderTest) -> dict[str, list[Outputs]]:
     """By version, asked one by one. Raises `RunError` for one that gives no good answer."""
     documents = digit_documents()[:IMAGES]
-    limit = asyncio.Semaphore(_ASKERS)
-
-    async def ask(version: str, image: int) -> Outputs:
-        async with limit:
-            return await _asked(system, version, documents[image])
-
     return {
-        version: list(await asyncio.gather(*(ask(version, image) for image in range(IMAGES))))
+        version: await answers_in_calm(system.pool, version, documents)
         for model in system.arguments["models"]
         for version in versions_of(model)
     }
@@ -53,17 +46,8 @@ async def all_answer(system: HoldfastUnderTest) -> None:
             good = 0
             while good < _IN_A_ROW:
                 try:
-                    await _asked(system, version, document)
+                    await answer_in_calm(system.pool, version, document)
                     good += 1
                 except RunError:
                     good = 0
                     await asyncio.sleep(_LOOK_S)
-
-
-async def _asked(system: HoldfastUnderTest, version: str, document: bytes) -> Outputs:
-    model, _, name = version.partition("@")
-    request = encode("POST", f"/v2/models/{model}/versions/{name}/infer", document)
-    try:
-        return known_outputs(version, await system.pool.send(request, timeout_s=15.0))
-    except NoReply as error:
-        raise RunError(f"{version} gives no answer in calm: {error}") from None

@@ -1,6 +1,5 @@
 """A run: the systems one after the other, and on each its scenarios."""
 
-import asyncio
 import contextlib
 import math
 import random
@@ -10,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.resilience import evidence
-from loadtests.resilience.answers import STATIC_OUTPUTS, Outputs, digit_documents, known_outputs
-from loadtests.resilience.client import NoReply, encode
+from loadtests.resilience.answers import STATIC_OUTPUTS, Outputs, digit_documents
+from loadtests.resilience.calm import answers_in_calm
+from loadtests.resilience.client import NoReply
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.figures import Figures
 from loadtests.resilience.redis import Redis, SlowProxy, server_program
 from loadtests.resilience.scenario import PRIMARY, Scenario
 from loadtests.resilience.setups import TRIO, arguments, without
-from loadtests.resilience.stage import CLIENT_TIMEOUT_S, REPEATED, Pace, Stage
+from loadtests.resilience.stage import REPEATED, Pace, Stage
 from loadtests.resilience.system import HoldfastUnderTest, versions_of
 from loadtests.resilience.table import verdict
 from loadtests.resilience.verdict import Demands, Result, complaints
 
 _WHOLE_TIMEOUT_S = 120.0
-_ASKERS = 8
 
 Say = Callable[[str], None]
 
@@ -103,20 +102,9 @@ async def _system(
 
 async def _known_answers(system: HoldfastUnderTest, documents: Sequence[bytes]) -> dict[str, list[Outputs]]:
     """What each version answers to each input of the load when nothing is wrong."""
-    limit = asyncio.Semaphore(_ASKERS)
-
-    async def ask(version: str, image: int) -> Outputs:
-        model, _, name = version.partition("@")
-        request = encode("POST", f"/v2/models/{model}/versions/{name}/infer", documents[image])
-        async with limit:
-            try:
-                reply = await system.pool.send(request, timeout_s=CLIENT_TIMEOUT_S)
-            except NoReply as error:
-                raise RunError(f"{version} gives no answer in calm: {error}") from None
-        return known_outputs(version, reply)
-
     versions = [name for model in system.arguments["models"] for name in versions_of(model)]
-    return {version: list(await asyncio.gather(*(ask(version, image) for image in REPEATED))) for version in versions}
+    asked = [documents[image] for image in REPEATED]
+    return {version: await answers_in_calm(system.pool, version, asked) for version in versions}
 
 
 async def _one(plan: Plan, scenario: Scenario, stage: Stage, say: Say) -> Result:

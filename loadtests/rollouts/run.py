@@ -1,6 +1,5 @@
 """A run: the systems one after the other, and on each its scenarios, each beginning with the prior version stable."""
 
-import asyncio
 import contextlib
 import dataclasses
 import math
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from loadtests.resilience.answers import VERSION_HEADER, Outputs, digit_documents, known_outputs
+from loadtests.resilience.answers import VERSION_HEADER, Outputs, digit_documents
+from loadtests.resilience.calm import answers_in_calm
 from loadtests.resilience.client import NoReply, encode
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.system import HoldfastUnderTest
@@ -30,7 +30,6 @@ Say = Callable[[str], None]
 
 _WHOLE_S: Final = 120.0
 _SETTLE_S: Final = 60.0
-_ASKERS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -139,18 +138,7 @@ async def _system(
 
 async def _prior_answers(system: HoldfastUnderTest, documents: Sequence[bytes]) -> list[Outputs]:
     """What the prior version says to every input when nothing is wrong."""
-    limit = asyncio.Semaphore(_ASKERS)
-
-    async def ask(image: int) -> Outputs:
-        request = encode("POST", f"/v2/models/{MODEL}/versions/{PRIOR}/infer", documents[image])
-        async with limit:
-            try:
-                reply = await system.pool.send(request, timeout_s=10.0)
-            except NoReply as error:
-                raise RunError(f"{PRIOR} gives no answer in calm: {error}") from None
-        return known_outputs(f"{MODEL}@{PRIOR}", reply)
-
-    return list(await asyncio.gather(*(ask(image) for image in range(max(IMAGES.stop, CACHED.stop)))))
+    return await answers_in_calm(system.pool, f"{MODEL}@{PRIOR}", documents[: max(IMAGES.stop, CACHED.stop)])
 
 
 async def _one(scenario: Scenario, stage: Stage, say: Say) -> Outcome:

@@ -79,18 +79,23 @@ async def make_store(source: Path, store: Path, versions: Iterable[str], images:
     """A store with the good versions of `source` and those that are named. Raises `RunError`."""
     for version in (PRIOR, BETTER):
         shutil.copytree(source / MODEL / version, store / MODEL / version)
-    good = store / MODEL / BETTER / "model.onnx"
+    wanted = set(versions)
     work = store.parent / "made"
     work.mkdir()
-    golden = work / "golden.json"
-    golden.write_text(json.dumps(_golden(good, images)))
-    wanted = set(versions)
-    for version, made in MADE.items():
-        if version in wanted:
-            artifact = artifacts.spoilt(good, made.change, work / f"{version}.onnx")
-            await _publish(store, artifact, version, golden, made.notes)
+    await add_made(store, [version for version in MADE if version in wanted], images, work=work)
     if GOLDEN_BROKEN in wanted:
         put_with_broken_golden(store)
+
+
+async def add_made(store: Path, versions: Sequence[str], images: Images, *, work: Path) -> None:
+    """Publish these of `MADE` beside the better version that the store has. Raises `RunError`."""
+    good = store / MODEL / BETTER / "model.onnx"
+    golden = work / "golden.json"
+    golden.write_text(json.dumps(_golden(good, images)))
+    for version in versions:
+        made = MADE[version]
+        artifact = artifacts.spoilt(good, made.change, work / f"{version}.onnx")
+        await _publish(store, artifact, version, golden, made.notes)
 
 
 async def holdfast(*words: str, within_s: float = 60.0) -> tuple[int, str, str]:
