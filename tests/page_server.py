@@ -60,10 +60,16 @@ def with_incidents() -> Snapshot:
             "version": "v2",
             "outcome": "degraded",
             "failure": "model_failed",
-            "fault": "RuntimeError: no luck today",
             "answered_by": "digits@v1",
         },
-        {"id": 6, "time": NOW - 9, "model": "digits", "version": "v2", "outcome": "no_answer", "fault": HOSTILE},
+        {
+            "id": 6,
+            "time": NOW - 9,
+            "model": HOSTILE,
+            "version": "v2",
+            "outcome": "no_answer",
+            "failure": "circuit_open",
+        },
     ]
     document["incidents"] = {"kept": 212, "newest": newest}
     return msgspec.convert(document, Snapshot)

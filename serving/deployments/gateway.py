@@ -79,6 +79,7 @@ class GatewayReplica:
             count=AdminMetrics().refused,
         )
         body_max_bytes = settings.http.body_max_bytes
+        store = None if self._incidents is None else self._incidents.store
         remote = RemoteControl(control)
         self._live = build_live(
             settings,
@@ -88,6 +89,7 @@ class GatewayReplica:
             rollouts=remote.rollouts,
             port=lambda: self._listener.port,
             metrics_dir=metrics_dir(run_dir),
+            incidents=store,
             version=own_version(),
             clock=SystemClock(),
         )
@@ -96,7 +98,7 @@ class GatewayReplica:
             FaultsOnDemand(self._gateway),
             guard,
             body_max_bytes=body_max_bytes,
-            incidents=None if self._incidents is None else self._incidents.store,
+            incidents=store,
         )
         front = build_routes(
             settings,

@@ -21,6 +21,7 @@ from serving.live.snapshot import (
     EVENTS_MAX,
     Admin,
     Holdfast,
+    Incidents,
     LiveEvent,
     ModelView,
     Snapshot,
@@ -33,6 +34,7 @@ MERGED_AT_ONCE: Final = 5
 """Seconds of the series; a millisecond or two with ten models that are busy."""
 
 Versions = Mapping[tuple[str, str], int]
+"""How many, of each version."""
 
 
 class Gateways(Protocol):
@@ -48,7 +50,11 @@ class Control(Protocol):
 
 
 class Gathering:
-    """Makes snapshots. ``own`` tells of this gateway; ``golden`` counts failed self-tests of replicas by version."""
+    """Makes snapshots.
+
+    ``own`` tells of this gateway, ``golden`` counts failed self-tests of replicas by version, ``kept``
+    tells of incidents.
+    """
 
     def __init__(
         self,
@@ -57,6 +63,7 @@ class Gathering:
         siblings: Gateways,
         control: Control,
         golden: Callable[[], Awaitable[Versions]],
+        kept: Callable[[], Awaitable[Incidents]],
         history: History,
         expected: int,
         admin: Admin,
@@ -68,6 +75,7 @@ class Gathering:
         self._siblings = siblings
         self._control = control
         self._golden = golden
+        self._kept = kept
         self._history = history
         self._expected = expected
         self._admin = admin
@@ -80,7 +88,9 @@ class Gathering:
 
     async def gather(self) -> Snapshot:
         """How all stands now, without the series."""
-        siblings, control, golden = await asyncio.gather(self._siblings.ask(), self._control.look(), self._golden())
+        siblings, control, golden, kept = await asyncio.gather(
+            self._siblings.ask(), self._control.look(), self._golden(), self._kept()
+        )
         heard = [self._own(), *siblings]
         self._history.hear([each.page for each in heard], now=self._clock.wall())
         await self._merge()
@@ -93,6 +103,7 @@ class Gathering:
             admin=self._admin,
             models=tuple(self._filled(model, rollouts, golden) for model in merge.models(heard)),
             rolled_back=control.rolled_back,
+            incidents=kept,
         )
         now = replace(now, verdict=judge(now))
         self._events.extend(happened(self._before, now))

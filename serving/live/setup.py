@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from serving.clock import Clock
+from serving.incidents.store import IncidentStore
 from serving.live.control import ControlPlane
-from serving.live.gathering import Gathering
-from serving.live.golden import GoldenChecks
+from serving.live.gathering import Gathering, Versions
 from serving.live.heard import Heard, StatusHeard
 from serving.live.history import History
 from serving.live.hub import Hub
+from serving.live.kept import newest_in
 from serving.live.routes import LiveRoutes
+from serving.live.seldom import Seldom
 from serving.live.series import Recording
 from serving.live.siblings import Siblings
-from serving.live.snapshot import Admin
+from serving.live.snapshot import Admin, Incidents
 from serving.metrics import LATENCY_BUCKETS_S, golden_failures
 from serving.request.record import Tally
 from serving.settings import Settings
@@ -40,6 +42,7 @@ def build_live(
     rollouts: Callable[[], Awaitable[bytes]],
     port: Callable[[], int],
     metrics_dir: Path,
+    incidents: IncidentStore | None,
     version: str,
     clock: Clock,
 ) -> Live:
@@ -47,6 +50,8 @@ def build_live(
     name = f"{os.getpid()}-{clock.wall():.0f}"
     recording = Recording(name, buckets=len(LATENCY_BUCKETS_S) + 1, now=clock.wall())
     history = History(LATENCY_BUCKETS_S)
+    golden: Seldom[Versions] = Seldom(lambda: golden_failures(metrics_dir), {}, clock=clock)
+    kept = Seldom(lambda: Incidents() if incidents is None else newest_in(incidents), Incidents(), clock=clock)
     control = ControlPlane(rollouts, clock=clock)
 
     def own() -> Heard:
@@ -56,7 +61,8 @@ def build_live(
         own=own,
         siblings=Siblings(settings.http, own_port=port, after=history.after, clock=clock),
         control=control,
-        golden=GoldenChecks(lambda: golden_failures(metrics_dir), clock=clock).failed,
+        golden=golden.look,
+        kept=kept.look,
         history=history,
         expected=expected_gateways(settings),
         admin=Admin(settings.admin_allowed, settings.admin_token_file is not None),

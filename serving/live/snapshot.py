@@ -7,7 +7,7 @@ second, of the last ten seconds. Not here: how it is put together (``serving.liv
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -173,11 +173,23 @@ class LiveEvent(msgspec.Struct, frozen=True):
     text: str
 
 
+class IncidentKept(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that went wrong; names as in ``serving.incidents.incident``."""
+
+    id: int
+    time: float
+    model: str
+    version: str
+    outcome: str
+    failure: str
+    answered_by: str = ""
+
+
 class Incidents(msgspec.Struct, frozen=True):
     """What was kept of requests that went wrong."""
 
     kept: int = 0
-    newest: tuple[dict[str, Any], ...] = ()
+    newest: tuple[IncidentKept, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,7 +46,7 @@ def focused(tab: Tab) -> str:
             ["silent", "1 of 2 accept requests", "open for 8 s", "12 of 20 calls failed within 10 s", "circuit open",
              "53 %", "0 of 2 well", "31 wait in the queue", "answered 812", "model.onnx: wrong digest"],
         ),
-        ("incidents", "Bad", ["212 kept", "model_failed: RuntimeError: no luck today"]),
+        ("incidents", "Bad", ["212 kept", "model_failed (answered by digits@v1)"]),
         ("empty", "All is fine", ["No model is served."]),
     ],
 )  # fmt: skip

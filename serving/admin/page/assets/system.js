@@ -97,25 +97,24 @@ export function happenings(snapshot, only) {
       h("summary", {}, `${lines.length - EVENTS_SHOWN} earlier`), h("ol", {}, lines.slice(EVENTS_SHOWN))));
 }
 
-/** Requests that went wrong and were kept; shown as far as they say something that we know how to read. */
+/** Requests that went wrong and were kept: what failed, without anything that a caller sent. */
 export function incidents(snapshot, only) {
   const { kept, newest } = snapshot.incidents;
   if (!kept) return null;
   const told = newest.filter((incident) => only === null || incident.model === only);
   return h("section", { "aria-labelledby": "incidents-title", class: "card events" },
     h("h2", { id: "incidents-title" }, "Incidents ", h("small", {}, `${count(kept)} kept`)),
-    h("ol", {}, told.map((incident, at) => h("li", { key: `${incident.id ?? at}`, class: "incident" },
-      typeof incident.time === "number" && h("time", {}, moment(incident.time, snapshot.time)),
-      h("span", { class: "kind" }, incident.id === undefined ? "incident" : `#${incident.id}`),
+    h("ol", {}, told.map((incident) => h("li", { key: `${incident.id}`, class: "incident" },
+      h("time", {}, moment(incident.time, snapshot.time)),
+      h("span", { class: "kind" }, `#${incident.id}`),
       h("span", { class: "text" }, described(incident))))),
     h("p", { class: "quiet" }, "holdfast incidents show ID tells all of one."));
 }
 
 function described(incident) {
   const who = [incident.model, incident.version].filter(Boolean).join("@");
-  const what = [incident.failure, incident.fault].filter(Boolean).map(String).join(": ");
   const by = incident.answered_by ? ` (answered by ${incident.answered_by})` : "";
-  return `${[who, spaced(incident.outcome ?? ""), what].filter(Boolean).join(" · ")}${by}`;
+  return `${[who, spaced(incident.outcome), incident.failure].filter(Boolean).join(" · ")}${by}`;
 }
 
 /** Nothing new has come for a while: how old everything is, loudly. */

@@ -14,7 +14,7 @@ import pytest
 from serving.clock import SystemClock
 from serving.errors import ReplicaUnavailable
 from serving.live.control import ASK_TIMEOUT_S, SILENT_AFTER_S, ControlPlane
-from serving.live.golden import READ_EVERY_S, GoldenChecks
+from serving.live.seldom import READ_EVERY_S, Seldom
 from serving.live.series import SeriesPage
 from serving.live.siblings import BUSY_S, SERIES_PATH, STATUS_PATH, Siblings
 from serving.rollout.report import ControllerReport, Overview
@@ -205,14 +205,14 @@ async def test_an_answer_of_another_release_is_none(clock: FakeClock) -> None:
     assert (await ControlPlane(ask, clock=clock).look()).controller.state == "silent"
 
 
-async def test_golden_checks_are_looked_up_now_and_then(clock: FakeClock) -> None:
+async def test_what_lies_in_files_is_looked_up_now_and_then(clock: FakeClock) -> None:
     reads: list[Any] = []
 
     def read() -> dict[tuple[str, str], int]:
         reads.append(clock.now)
         return {("m", "v1"): len(reads)}
 
-    here = GoldenChecks(read, clock=clock)
-    assert (await here.failed(), await here.failed()) == ({("m", "v1"): 1}, {("m", "v1"): 1})
+    here: Seldom[dict[tuple[str, str], int]] = Seldom(read, {}, clock=clock)
+    assert (await here.look(), await here.look()) == ({("m", "v1"): 1}, {("m", "v1"): 1})
     clock.advance(READ_EVERY_S)
-    assert await here.failed() == {("m", "v1"): 2}
+    assert await here.look() == {("m", "v1"): 2}

@@ -12,7 +12,7 @@ from serving.live.gathering import Gathering
 from serving.live.heard import Heard, StatusHeard
 from serving.live.history import History
 from serving.live.series import Second, SeriesPage
-from serving.live.snapshot import Admin, Snapshot
+from serving.live.snapshot import Admin, IncidentKept, Incidents, Snapshot
 from serving.rollout.report import ControllerReport, Overview, report
 from tests.fakes import WALL, FakeClock
 from tests.rollouts import at_first_weight
@@ -27,6 +27,9 @@ STATUS = {
     "gateway": {"pid": 1, "time": 5.0, "accepting": True, "ready": True, "routing_table": 3},
     "models": {"digits": {"stable": "v1", "versions": {"v1": VERSION}}},
 }
+
+
+KEPT = Incidents(3, (IncidentKept(id=3, time=5.0, model="digits", version="v1", outcome="degraded", failure="no"),))
 
 
 class Node:
@@ -44,6 +47,7 @@ class Node:
             siblings=self,
             control=self,
             golden=self.failed,
+            kept=self.incidents,
             history=History((0.001, 0.01)),
             expected=2,
             admin=Admin(open=True, token=False),
@@ -67,6 +71,9 @@ class Node:
 
     async def failed(self) -> dict[tuple[str, str], int]:
         return self.golden
+
+    async def incidents(self) -> Incidents:
+        return KEPT
 
     async def gather(self) -> Snapshot:
         self.clock.advance(1.0)
@@ -122,6 +129,10 @@ async def test_a_silent_control_plane_is_told_and_everything_else_too(clock: Fak
     assert now.verdict.reasons[0].startswith("the control plane is silent")
     assert (now.models[0].rate, now.models[0].rollout is not None) == (20, True)
     assert "controller" in [event.kind for event in now.events]
+
+
+async def test_the_newest_incidents_are_told(clock: FakeClock, node: Node) -> None:
+    assert (await node.gather()).incidents == KEPT
 
 
 async def test_failed_golden_checks_are_the_versions(clock: FakeClock, node: Node) -> None:

@@ -43,6 +43,7 @@ class Replica:
             rollouts=self._rollouts,
             port=lambda: self.listener.port,
             metrics_dir=folder,
+            incidents=None,
             version="1.2.3",
             clock=clock,
         )
