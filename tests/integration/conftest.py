@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.system import System, in_good_order
+from tests.otlp import FakeOtlp, collecting
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,33 @@ def system(running_system: System) -> System:
     """The session's system as it was at the start, whatever the test before did to it."""
     running_system.restore()
     return running_system
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[FakeOtlp]:
+    """Where the spans of `observed` go."""
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def observed(zoo_store: Path, collector: FakeOtlp) -> Iterator[System]:
+    """A system that tells all there is to tell of its requests, and in which only a fallback helps."""
+    model = {
+        "name": "digits",
+        "versions": ["v1", "v2"],
+        "stable": "v2",
+        "fallback": [{"type": "version", "version": "v1"}],
+        "retry": {"enabled": False},
+        "breaker": {"enabled": False},
+    }
+    system = System(zoo_store, models=[model])
+    system.args["faults"] = True
+    system.args["log_format"] = "json"
+    system.args["access_log"] = 1
+    system.args["tracing"] = {"endpoint": collector.endpoint, "sample_ratio": 0, "service_name": "reef"}
+    with in_good_order(system):
+        yield system
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

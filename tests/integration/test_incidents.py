@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from models.inference import Array
-from tests.integration.system import System, eventually, in_good_order
+from tests.integration.system import System, eventually
 
 pytestmark = pytest.mark.integration
 
 FAULTS = "/v2/holdfast/faults"
 IMAGE: Array = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)
-MODEL = {
-    "name": "digits",
-    "versions": ["v1", "v2"],
-    "stable": "v2",
-    "fallback": [{"type": "version", "version": "v1"}],
-    "breaker": {"enabled": False},
-}
-
-
-@pytest.fixture(scope="module")
-def running(zoo_store: Path) -> Iterator[System]:
-    system = System(zoo_store, models=[MODEL])
-    system.args["faults"] = True
-    with in_good_order(system):
-        yield system
 
 
 def incidents(system: System, *arguments: str, code: int = 0) -> Any:
@@ -61,63 +44,63 @@ def fails(system: System, **fault: Any) -> None:
     assert system.ask("POST", FAULTS, body).status == 200
 
 
-def test_what_a_version_failed_at_is_asked_of_another_one_also_after_a_restart(running: System) -> None:
-    fails(running, fail_rate=1.0)
-    degraded = running.infer("digits", IMAGE, id="mine")
+def test_what_a_version_failed_at_is_asked_of_another_one_also_after_a_restart(observed: System) -> None:
+    fails(observed, fail_rate=1.0)
+    degraded = observed.infer("digits", IMAGE, id="mine")
     assert (degraded.status, degraded.headers["holdfast-degraded"]) == (200, "version")
-    assert running.infer("digits@v2", IMAGE).status == 500
+    assert observed.infer("digits@v2", IMAGE).status == 500
 
-    line = kept(running, "degraded", "model_failed")
+    line = kept(observed, "degraded", "model_failed")
     assert (line["version"], line["answered_by"], line["request_id"]) == ("v2", "digits@v1", "mine")
     assert line["attempts"][0]["version"] == "digits@v2"
-    again = incidents(running, "replay", str(line["id"]), "--version", "v1")
+    again = incidents(observed, "replay", str(line["id"]), "--version", "v1")
     assert (again["same"], again["answered_by"]) == (True, "digits@v1")
 
-    failed = kept(running, "model_failed", "model_failed")
-    again = incidents(running, "replay", str(failed["id"]), "--version", "v1", code=1)
+    failed = kept(observed, "model_failed", "model_failed")
+    again = incidents(observed, "replay", str(failed["id"]), "--version", "v1", code=1)
     assert (again["now"], again["outputs"][0]["after"] is None) == ("ok", False)
-    again = incidents(running, "replay", str(failed["id"]), code=0)
+    again = incidents(observed, "replay", str(failed["id"]), code=0)
     assert again["now"].startswith("500: ")  # it fails as it did
 
-    assert running.ask("DELETE", FAULTS).status == 200
-    again = incidents(running, "replay", str(line["id"]), code=1)  # by the version that it went wrong with
+    assert observed.ask("DELETE", FAULTS).status == 200
+    again = incidents(observed, "replay", str(line["id"]), code=1)  # by the version that it went wrong with
     difference = {output["output"]: output for output in again["outputs"]}["probabilities"]
     assert (again["answered_by"], difference["changed"], difference["rows"]) == ("digits@v2", 1, 1)
     assert 0 < difference["max_abs"] <= 1
 
-    assert running.stop() == 0
-    running.start()
-    running.wait_until_ready()
-    shown = incidents(running, "show", str(line["id"]))
+    assert observed.stop() == 0
+    observed.start()
+    observed.wait_until_ready()
+    shown = incidents(observed, "show", str(line["id"]))
     assert (shown["outcome"], shown["inputs"][0]["shape"]) == ("degraded", [1, 64])
-    assert incidents(running, "replay", str(line["id"]), "--version", "v1")["same"] is True
+    assert incidents(observed, "replay", str(line["id"]), "--version", "v1")["same"] is True
 
 
-def test_an_invalid_answer_is_kept_as_it_was(running: System) -> None:
-    fails(running, nan_rate=1.0)
+def test_an_invalid_answer_is_kept_as_it_was(observed: System) -> None:
+    fails(observed, nan_rate=1.0)
     try:
-        assert running.infer("digits@v2", IMAGE).status == 500
+        assert observed.infer("digits@v2", IMAGE).status == 500
     finally:
-        running.ask("DELETE", FAULTS)
-    line = kept(running, "invalid_answer", "invalid_answer")
-    again = incidents(running, "replay", str(line["id"]), code=1)
+        observed.ask("DELETE", FAULTS)
+    line = kept(observed, "invalid_answer", "invalid_answer")
+    again = incidents(observed, "replay", str(line["id"]), code=1)
     difference = {output["output"]: output for output in again["outputs"]}["probabilities"]
     assert difference["before"].startswith("FP32 [1, 10]: nan, nan")
 
 
-def test_a_value_outside_the_manifests_range_is_counted_and_kept_whichever_gateway_saw_it(running: System) -> None:
-    ports = running.gateway_ports()
-    before = violations(running)
+def test_a_value_outside_the_manifests_range_is_counted_and_kept_whichever_gateway_saw_it(observed: System) -> None:
+    ports = observed.gateway_ports()
+    before = violations(observed)
     for port in ports:
-        assert running.infer("digits", 2 * IMAGE, port=port).status == 200
+        assert observed.infer("digits", 2 * IMAGE, port=port).status == 200
 
     def both() -> Any:
-        found = incidents(running, "list", "--outcome", "input_quality")
+        found = incidents(observed, "list", "--outcome", "input_quality")
         return found if len(found) >= 2 else None
 
     lines = eventually(both, "both are kept")
     assert "is 1.01587, over max 1" in lines[0]["fault"]
-    eventually(lambda: violations(running) == before + 2 * 32, lambda: f"all are counted: {violations(running)}")
+    eventually(lambda: violations(observed) == before + 2 * 32, lambda: f"all are counted: {violations(observed)}")
 
 
 def violations(system: System) -> float:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from models.inference import Array
-from tests.integration.system import Answer, System, eventually, in_good_order, infer_document, infer_path
-from tests.otlp import FakeOtlp, SentSpan, collecting
+from tests.integration.system import Answer, System, eventually, infer_document, infer_path
+from tests.otlp import FakeOtlp, SentSpan
 
 pytestmark = pytest.mark.integration
 
@@ -22,31 +20,6 @@ FAULTS = "/v2/holdfast/faults"
 IMAGE: Array = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)
 CALLER = "b7ad6b7169203331"
 ROOT = "POST /v2/models/{model}/infer"
-MODEL = {
-    "name": "digits",
-    "versions": ["v1", "v2"],
-    "stable": "v2",
-    "fallback": [{"type": "version", "version": "v1"}],
-    "retry": {"enabled": False},
-    "breaker": {"enabled": False},
-}
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[FakeOtlp]:
-    with collecting() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def running(zoo_store: Path, collector: FakeOtlp) -> Iterator[System]:
-    system = System(zoo_store, models=[MODEL])
-    system.args["faults"] = True
-    system.args["log_format"] = "json"
-    system.args["access_log"] = 1
-    system.args["tracing"] = {"endpoint": collector.endpoint, "sample_ratio": 0, "service_name": "reef"}
-    with in_good_order(system):
-        yield system
 
 
 def ask(system: System, trace_id: str, *, sampled: bool = True, request_id: str = "order-7") -> Answer:
@@ -80,9 +53,9 @@ def names(found: list[SentSpan]) -> list[tuple[str, str]]:
     return [(span.name, by_id.get(span.parent_id, span.parent_id)) for span in found]
 
 
-def test_a_good_request_is_one_trace_from_its_caller_to_the_model_run(running: System, collector: FakeOtlp) -> None:
+def test_a_good_request_is_one_trace_from_its_caller_to_the_model_run(observed: System, collector: FakeOtlp) -> None:
     trace_id = "11" * 16
-    answer = ask(running, trace_id)
+    answer = ask(observed, trace_id)
     assert (answer.status, answer.headers["x-request-id"]) == (200, "order-7")
     found = spans(collector, trace_id)
     assert sorted(names(found)) == sorted(
@@ -104,16 +77,16 @@ def test_a_good_request_is_one_trace_from_its_caller_to_the_model_run(running: S
     assert run.attributes["holdfast.replica"]
     children = sorted((span for span in found if span.parent_id == root.span_id), key=lambda span: span.began)
     assert all(before.ended <= after.began + 1000 for before, after in pairwise(children))
-    line = line_of(running, trace_id)
+    line = line_of(observed, trace_id)
     assert (line["message"], line["request_id"], line["level"]) == ("digits@v2: ok", "order-7", "INFO")
 
 
-def test_a_failure_is_joined_by_its_trace_in_spans_log_and_incidents(running: System, collector: FakeOtlp) -> None:
+def test_a_failure_is_joined_by_its_trace_in_spans_log_and_incidents(observed: System, collector: FakeOtlp) -> None:
     trace_id = "22" * 16
     fault = {"model": "digits", "version": "v2", "replica": "all", "fault": {"fail_rate": 1.0}}
-    assert running.ask("POST", FAULTS, fault).status == 200
-    answer = ask(running, trace_id, request_id="order-8")
-    assert running.ask("DELETE", FAULTS).status == 200
+    assert observed.ask("POST", FAULTS, fault).status == 200
+    answer = ask(observed, trace_id, request_id="order-8")
+    assert observed.ask("DELETE", FAULTS).status == 200
     assert (answer.status, answer.headers["holdfast-degraded"]) == (200, "version")
     found = spans(collector, trace_id)
     assert ("attempt", "fallback") in names(found)
@@ -123,11 +96,11 @@ def test_a_failure_is_joined_by_its_trace_in_spans_log_and_incidents(running: Sy
         "v1": "ok",
     }
     assert [span.attributes["holdfast.version"] for span in found if span.name == "model run"] == ["v1"]
-    line = line_of(running, trace_id)
+    line = line_of(observed, trace_id)
     assert (line["level"], line["outcome"], line["failure"]) == ("WARNING", "degraded", "model_failed")
 
     def kept() -> Any:
-        incidents = running.ask("GET", "/v2/holdfast/incidents?model=digits").json()["incidents"]
+        incidents = observed.ask("GET", "/v2/holdfast/incidents?model=digits").json()["incidents"]
         return next((each for each in incidents if each["trace_id"] == trace_id), None)
 
     incident: dict[str, Any] = eventually(kept, "the incident is kept")
@@ -136,36 +109,36 @@ def test_a_failure_is_joined_by_its_trace_in_spans_log_and_incidents(running: Sy
     assert {incident["request_id"], line["request_id"], found[0].attributes["holdfast.request_id"]} == {"order-8"}
 
 
-def test_a_caller_who_does_not_sample_is_found_in_the_log_alone(running: System, collector: FakeOtlp) -> None:
+def test_a_caller_who_does_not_sample_is_found_in_the_log_alone(observed: System, collector: FakeOtlp) -> None:
     trace_id = "33" * 16
-    answer = ask(running, trace_id, sampled=False)
+    answer = ask(observed, trace_id, sampled=False)
     assert "traceresponse" not in answer.headers
-    assert line_of(running, trace_id)["outcome"] == "ok"
+    assert line_of(observed, trace_id)["outcome"] == "ok"
     later = "44" * 16
-    ask(running, later)
+    ask(observed, later)
     spans(collector, later)
     assert collector.trace(trace_id) == []
 
 
-def test_every_line_of_every_process_is_an_object_of_json(running: System) -> None:
-    found = lines(running)
+def test_every_line_of_every_process_is_an_object_of_json(observed: System) -> None:
+    found = lines(observed)
     assert all({"time", "level", "logger", "message", "pid"} <= line.keys() for line in found)
-    logs = (running.folder / "ray" / "session_latest" / "logs").glob("worker-*.err")
+    logs = (observed.folder / "ray" / "session_latest" / "logs").glob("worker-*.err")
     texts = [text for log in logs for text in log.read_text().splitlines()]
     assert [text for text in texts if re.search(r" [A-Z]+ holdfast[.:]", text) and not text.startswith("{")] == []
     assert {line["logger"] for line in found} >= {"holdfast.gateway", "holdfast.haproxy", "holdfast.requests"}
 
 
-def test_a_collector_that_is_gone_harms_nobody_and_is_counted(running: System, collector: FakeOtlp) -> None:
+def test_a_collector_that_is_gone_harms_nobody_and_is_counted(observed: System, collector: FakeOtlp) -> None:
     collector.refusing = True
     try:
         for number in range(20):
-            assert ask(running, f"{number + 1:032x}").status == 200
+            assert ask(observed, f"{number + 1:032x}").status == 200
 
         def dropped() -> float:
             return sum(
                 value
-                for sample, value in running.metrics().items()
+                for sample, value in observed.metrics().items()
                 if sample.name == "holdfast_trace_requests_dropped_total" and ("reason", "export") in sample.labels
             )
 
