@@ -253,7 +253,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         Megabytes | None,
         Meta(
             description="A replica that holds more memory of its own than this is replaced, after it has finished what "
-            "it has; its siblings go on. Left out: nobody looks.",
+            "it has; its siblings go on. Each has a limit of its own, from 80 to 100 % of this, so that replicas that "
+            "leak alike don't go at once. Left out: nobody looks.",
         ),
     ] = None
     max_batch_rows: Annotated[

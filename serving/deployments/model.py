@@ -37,7 +37,7 @@ class ModelReplica:
         from serving.channel.messages import PROTOCOL_VERSION, Hello
         from serving.channel.runner import ModelRunner
         from serving.channel.server import TensorServer
-        from serving.health import ReplicaHealth
+        from serving.health import ReplicaHealth, memory_limit_mb
         from serving.metrics import ProcessMetrics, ReplicaMetrics, open_metrics
         from serving.watchdog import LoopTurns, ModelRuns, Watchdog
 
@@ -76,7 +76,7 @@ class ModelReplica:
             busy=lambda: self._runner.under_way() is not None,
             replace_after_s=model.ejection.replace_after_s,
             clock=self._clock,
-            max_memory_mb=model.max_memory_mb,
+            max_memory_mb=None if model.max_memory_mb is None else memory_limit_mb(model.max_memory_mb, replica),
         )
         self._watchdog = Watchdog(
             [LoopTurns(asyncio.get_running_loop()), ModelRuns(self._runner.under_way)],

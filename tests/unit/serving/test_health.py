@@ -8,7 +8,7 @@ import pytest
 
 from serving.channel.reports import Reports
 from serving.channel.work import Report
-from serving.health import ReplicaHealth, Unhealthy, own_memory_mb
+from serving.health import ReplicaHealth, Unhealthy, memory_limit_mb, own_memory_mb
 from tests.fakes import FakeClock
 
 
@@ -97,8 +97,15 @@ async def test_a_replica_that_holds_too_much_memory_is_replaced_and_says_why(rig
     rig.mb = 512.0
     await rig.health.check()
     rig.mb = 512.6
-    with pytest.raises(Unhealthy, match=r"it holds 513 MB, more than max_memory_mb allows \(512\)"):
+    with pytest.raises(Unhealthy, match=r"it holds 513 MB, more than its 512 of max_memory_mb"):
         await rig.health.check()
+
+
+def test_siblings_that_leak_alike_reach_their_limits_one_after_the_other() -> None:
+    limits = sorted(memory_limit_mb(1000, f"replica-{number}") for number in range(200))
+    assert 800 <= limits[0] < 820
+    assert 980 < limits[-1] <= 1000
+    assert len({round(limit) for limit in limits}) > 100
 
 
 async def test_without_a_limit_nobody_looks_how_much_memory_it_holds(clock: FakeClock, rig: Rig) -> None:
