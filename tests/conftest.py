@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import inspect
 import tempfile
@@ -29,7 +30,10 @@ def zoo_store(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFact
         for source in sorted(root.glob(pattern)):
             sources.update(source.read_bytes())
     store = root / ".holdfast" / "test-models" / sources.hexdigest()[:16]
-    build(Registry(store), tmp_path_factory.mktemp("zoo"), say=lambda _line: None)
+    store.mkdir(parents=True, exist_ok=True)
+    with (store.parent / "making").open("w") as making:
+        fcntl.flock(making, fcntl.LOCK_EX)  # another of xdist's workers may want it, too
+        build(Registry(store), tmp_path_factory.mktemp("zoo"), say=lambda _line: None)
     return store
 
 

@@ -21,16 +21,12 @@ pytestmark = pytest.mark.integration
 
 SECONDS = 6.0
 NAMES = (
-    "replica_killed_every_5s",
     "all_primary_killed",
     "replica_wedged_model",
-    "replica_nan_half",
-    "channel_cut",
-    "gateway_killed",
     "overload_3x",
     "everything_unloaded",
 )
-"""Those that share one system and fit into about 100 s."""
+"""Those that share one system, and that no other test here has."""
 
 
 @pytest.fixture(scope="module")

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.integration.system import System, eventually, in_good_order
+from tests.integration.system import System, eventually
 
 pytestmark = pytest.mark.integration
 
 IMAGES = np.random.default_rng(7).uniform(0, 1, (60, 1, 64)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def running(zoo_store: Path) -> Iterator[System]:
-    models: list[dict[str, Any]] = [
-        {"name": "digits", "versions": ["v2"], "shadow": {"model": "digits-lite", "share": 1.0, "silent_after_s": 1}},
-        {"name": "digits-lite", "versions": ["v1"]},
-    ]
-    system = System(zoo_store, models=models, gateways=1)
-    system.args["faults"] = True
-    with in_good_order(system):
-        yield system
 
 
 def shadow(system: System) -> dict[str, Any]:
@@ -59,24 +45,24 @@ def asked(system: System) -> dict[str, Any]:
     return found
 
 
-def test_agreement_is_counted_and_falls_when_the_shadow_goes_bad_and_clients_see_nothing(running: System) -> None:
-    well = asked(running)
+def test_agreement_is_counted_and_falls_when_the_shadow_goes_bad_and_clients_see_nothing(unprotected: System) -> None:
+    well = asked(unprotected)
     assert well["mirrored"] == len(IMAGES)
     assert well["compared_rows"] == len(IMAGES)
     assert 0 < well["agreed_rows"] <= len(IMAGES)
     document = {"model": "digits-lite", "replica": "all", "fault": {"nan_rate": 1.0}}
-    assert running.ask("POST", "/v2/holdfast/faults", document).status == 200
-    bad = asked(running)
+    assert unprotected.ask("POST", "/v2/holdfast/faults", document).status == 200
+    bad = asked(unprotected)
     assert (bad["compared_rows"], bad["agreed_rows"]) == (len(IMAGES), 0)
     assert bad["now"]["disagreed"]["invalid_answer"] == len(IMAGES)
-    running.ask("POST", "/v2/holdfast/faults", {**document, "fault": {"fail_rate": 1.0}})
-    failing = asked(running)
+    unprotected.ask("POST", "/v2/holdfast/faults", {**document, "fault": {"fail_rate": 1.0}})
+    failing = asked(unprotected)
     assert (failing["compared_rows"], failing["now"]["failed"]) == (0, {"model_failed": len(IMAGES)})
-    eventually(lambda: asked(running)["now"]["silent"], "a shadow that only fails is an alarm")
-    metrics = running.metrics()
+    eventually(lambda: asked(unprotected)["now"]["silent"], "a shadow that only fails is an alarm")
+    metrics = unprotected.metrics()
     values = {name: value for (name, _), value in metrics.items() if name.startswith("holdfast_shadow_")}
     assert values["holdfast_shadow_silent"] == 1
     assert values["holdfast_shadow_compared_rows_total"] == 2 * len(IMAGES)
     assert values["holdfast_shadow_agreed_rows_total"] == well["agreed_rows"]
-    running.ask("DELETE", "/v2/holdfast/faults")
-    assert asked(running)["agreed_rows"] == well["agreed_rows"]
+    unprotected.ask("DELETE", "/v2/holdfast/faults")
+    assert asked(unprotected)["agreed_rows"] == well["agreed_rows"]

@@ -88,7 +88,8 @@ def test_a_wrong_setting_is_named(system: System, spoil: Callable[[dict[str, Any
     assert said in refusal(system)
 
 
-def test_it_stops_while_it_starts_and_starts_right_after_and_only_once(system: System) -> None:
+def test_it_stops_while_it_starts_and_starts_right_after_and_only_once_and_withdraws_for_good(system: System) -> None:
+    system.args["models"] = [{**LITE[0], "fallback": [{"type": "cache"}]}]
     system.start()
     eventually(lambda: "starting 1 gateway" in system.log.read_text(), "Ray is there, models aren't")
     assert system.stop(signal.SIGTERM) == 0
@@ -103,31 +104,29 @@ def test_it_stops_while_it_starts_and_starts_right_after_and_only_once(system: S
     finally:
         other.remove()
     assert system.infer("digits-lite", BLANK).status == 200
+
+    withdraw_its_answers(system)
+    assert system.stop(signal.SIGTERM) == 0
+    system.start()
+    system.wait_until_ready()
+    assert cached(system) == 1, "it is still there"
+    assert system.unload("digits-lite").status == 200
+    assert system.infer("digits-lite", BLANK).status == 503, "and still withdrawn"
     assert system.stop(signal.SIGINT) == 0
 
 
-def test_withdrawn_answers_stay_withdrawn_when_everything_starts_anew(system: System) -> None:
-    system.args["models"] = [{**LITE[0], "fallback": [{"type": "cache"}]}]
+def cached(system: System) -> int:
+    stats: dict[str, int] = system.ask("GET", "/v2/holdfast/status").json()["cache"]
+    return stats["entries"]
 
-    def cached() -> int:
-        stats: dict[str, int] = system.ask("GET", "/v2/holdfast/status").json()["cache"]
-        return stats["entries"]
 
-    system.start()
-    system.wait_until_ready()
-    assert system.infer("digits-lite", BLANK).status == 200
-    eventually(lambda: cached() == 1, "the answer is cached")
+def withdraw_its_answers(system: System) -> None:
+    """Those of the only version, one of which is in the cache."""
+    eventually(lambda: cached(system) == 1, "the answer is cached")
     assert system.unload("digits-lite").status == 200
     answer = system.infer("digits-lite", BLANK)
     assert (answer.status, answer.headers["holdfast-degraded"]) == (200, "cache")
     assert system.load("digits-lite", "v1").status == 200
     withdraw = {"parameters": {"version": "v1", "withdraw": True}}
     assert system.ask("POST", "/v2/repository/models/digits-lite/unload", withdraw).status == 200
-    assert system.infer("digits-lite", BLANK).status == 503
-    assert system.stop(signal.SIGTERM) == 0
-
-    system.start()
-    system.wait_until_ready()
-    assert cached() == 1, "it is still there"
-    assert system.unload("digits-lite").status == 200
     assert system.infer("digits-lite", BLANK).status == 503

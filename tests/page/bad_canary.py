@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Tab
-from tests.integration.system import HOST, System, Traffic, eventually
+from tests.integration.system import BLANK, HOST, System, Traffic, eventually
 
 ROLLOUT = """\
 model: digits
@@ -19,6 +19,7 @@ steps: [{setWeight: 25}, {pause: {duration: 300s}}, {setWeight: 100}]
 analysis: {minAttempts: 10, alpha: 0.01}
 """
 TOKEN = "seven-of-nine-tertiary-adjunct"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
 SOON_S = 60.0
 
 
@@ -30,7 +31,7 @@ def system(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     token = folder / "token"
     token.write_text(f"{TOKEN}\n")
     token.chmod(0o600)
-    system = System(folder / "models", models=[{"name": "digits", "versions": ["v1"]}])
+    system = System(folder / "models", models=[{"name": "digits", "versions": ["v1"], "breaker": {"open_s": 300.0}}])
     system.args.update(faults=True, admin_token_file=str(token))
     try:
         system.start()
@@ -45,7 +46,7 @@ def system(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def command(system: System, path: str, body: object) -> None:
-    answer = system.ask("POST", path, body, {"authorization": f"Bearer {TOKEN}"})
+    answer = system.ask("POST", path, body, BEARER)
     assert answer.status in (200, 201), answer.body
 
 
@@ -99,10 +100,27 @@ def test_a_person_takes_a_canary_back_from_the_page_with_the_token(tab: Tab, sys
     assert report["phase"] == "Aborted"
 
 
+def test_a_person_closes_a_breaker_once_its_cause_is_gone(tab: Tab, system: System) -> None:
+    open_page(tab, system, "/admin/models/digits")
+    fault = {"model": "digits", "version": "v1", "fault": {"fail_rate": 1.0}}
+    with Traffic(system, "digits"):
+        command(system, "/v2/holdfast/faults", fault)
+        tab.until_says("breaker open", "#verdict", within_s=SOON_S)
+        assert system.ask("DELETE", "/v2/holdfast/faults", None, BEARER).status == 200
+        tab.click(".versions button", "Close breaker")
+        for text in ("anna", "the fault is gone"):
+            tab.write(text)
+            tab.press("Tab")
+        tab.write(TOKEN)
+        tab.press("Enter")
+        tab.until("!document.getElementById('ask').open")
+        tab.until_says("All is fine", "h1", within_s=SOON_S)
+    assert system.infer("digits", BLANK).status == 200
+
+
 def started(system: System) -> bool:
     body = {"file": ROLLOUT, "who": "anna"}
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    return system.ask("POST", "/v2/holdfast/rollouts", body, headers).status == 201
+    return system.ask("POST", "/v2/holdfast/rollouts", body, BEARER).status == 201
 
 
 def test_the_page_is_kept_by_browsers_and_guarded_on_the_way_through_haproxy(system: System) -> None:
