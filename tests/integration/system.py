@@ -157,6 +157,18 @@ class System:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "serving.cli", *arguments]
 
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of `holdfast` about this system, to its end."""
+        return subprocess.run(
+            self.command(*arguments, "-c", str(self.config)),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+
     def write_config(self) -> None:
         self.config.write_text(yaml.safe_dump(self.document))
 

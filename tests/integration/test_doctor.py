@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,7 @@ pytestmark = pytest.mark.integration
 
 
 def examined(system: System) -> dict[str, dict[str, Any]]:
-    done = subprocess.run(
-        system.command("doctor", "--json", "-c", str(system.config)),
-        cwd=system.folder,
-        env=system.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = system.run("doctor", "--json")
     assert done.stderr == ""
     told = json.loads(done.stdout)
     assert (done.returncode == 0) is told["fit"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,7 @@ IMAGE: Array = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)
 
 def incidents(system: System, *arguments: str, code: int = 0) -> Any:
     """What the command says in JSON."""
-    command = system.command("incidents", *arguments, "-c", str(system.config), "--json")
-    ended = subprocess.run(
-        command, cwd=system.folder, env=system.environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    ended = system.run("incidents", *arguments, "--json")
     assert ended.returncode == code, ended
     return json.loads(ended.stdout)
 

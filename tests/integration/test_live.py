@@ -148,6 +148,17 @@ def test_a_viewer_does_not_keep_a_gateway_from_leaving(system: System) -> None:
         assert time.monotonic() - began < 25  # it drains for up to 30 s, if there is something to wait for
 
 
+def test_the_command_says_what_the_overview_says(system: System) -> None:
+    eventually(lambda: fine(system.ask("GET", OVERVIEW).json()), "it is fine")
+    said = system.run("status")
+    assert (said.returncode, said.stderr) == (0, ""), said
+    assert said.stdout.startswith("● fine"), said
+    for line in ("gateways    2 of 2 take requests", "controller  writing", "v2 stable 100 %", "digits-lite", "orientation"):
+        assert line in said.stdout
+    told = json.loads(system.run("status", "--json").stdout)
+    assert [model["name"] for model in told["models"]] == ["digits", "digits-lite", "orientation"]
+
+
 class Ear:
     """Listens at a port of the gateways' range that no gateway has, and hears whether anyone asks how it stands."""
 

@@ -28,10 +28,7 @@ bake: {duration: 1s}
 
 
 def command(system: System, *words: str) -> subprocess.CompletedProcess[str]:
-    line = system.command(*words, "-c", str(system.config))
-    done = subprocess.run(
-        line, cwd=system.folder, env=system.environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    done = system.run(*words)
     print(f"$ holdfast {' '.join(words)}\n{done.stdout}{done.stderr}(code {done.returncode})")  # noqa: T201  # if it fails
     return done
 
