@@ -153,8 +153,8 @@ def test_the_command_says_what_the_overview_says(system: System) -> None:
     said = system.run("status")
     assert (said.returncode, said.stderr) == (0, ""), said
     assert said.stdout.startswith("● fine"), said
-    for line in ("gateways    2 of 2 take requests", "controller  writing", "v2 stable 100 %", "digits-lite", "orientation"):
-        assert line in said.stdout
+    for text in ("gateways    2 of 2 take requests", "controller  writing", "v2 stable 100 %", "orientation"):
+        assert text in said.stdout
     told = json.loads(system.run("status", "--json").stdout)
     assert [model["name"] for model in told["models"]] == ["digits", "digits-lite", "orientation"]
 
