@@ -1,6 +1,6 @@
 """CPU time of a gateway per request, everything real but sockets and the model: run it, it prints a table.
 
-`python tests/micro/gateway_path.py [--requests N]`. The HTTP connection, routes, pipeline, lane, join, split and codec
+`python -m tests.micro.gateway_path [--requests N]`. The HTTP connection, routes, pipeline, lane, join, split and codec
 are the gateway's own; a fake replica answers every batch in the loop's next turn. Not a test: it judges nothing.
 """
 
@@ -11,7 +11,9 @@ import asyncio
 import cProfile
 import pstats
 import random
+import statistics
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,10 +37,11 @@ from serving.request.deadline import Deadlines
 from serving.request.ejection import Outliers
 from serving.request.lane import Lane, LaneLimits
 from serving.request.outlier import EjectionLimits
-from serving.request.pipeline import Pipeline, Plan, ServedVersion
+from serving.request.pipeline import Observer, Pipeline, Plan, ServedVersion
 from serving.request.record import RequestRecorder
 from serving.tracing.context import RequestContexts
 
+DEFAULTS = LaneLimits()
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 64)),), (TensorSpec("probabilities", "FP32", (-1, 10)),), True)
 NUMBERS = ",".join(f"{number:.4f}" for number in np.random.default_rng(0).random(64))
 BODY = f'{{"inputs":[{{"name":"x","shape":[1,64],"datatype":"FP32","data":[{NUMBERS}]}}]}}'.encode()
@@ -140,25 +143,33 @@ def plan_of(lane: Lane, clock: SystemClock) -> Plan:
     return Plan(("mlp", "v1"), served, RequestDecoder("mlp", SIGNATURE), 10.0, admission)
 
 
-async def measure(connections: int, requests: int) -> tuple[float, float]:
-    """CPU microseconds per request, and requests per batch."""
+def lane_to(replica: NextTurnReplica, limits: LaneLimits = DEFAULTS) -> Lane:
     clock = SystemClock()
     lane = Lane(
         "mlp@v1",
         SIGNATURE,
         finite=True,
-        limits=LaneLimits(),
+        limits=limits,
         clock=clock,
         deadlines=Deadlines(clock),
         outliers=Outliers(EjectionLimits(), clock=clock),
     )
-    replica = NextTurnReplica()
     replica.lane = lane
     lane.attach(replica)
-    pipeline = Pipeline(OnePlan(plan_of(lane, clock)), RequestRecorder(LATENCY_BUCKETS_S), clock=clock)
+    return lane
+
+
+def routes_to(lane: Lane, contexts: RequestContexts, observer: Observer | None = None) -> Routes:
+    clock = SystemClock()
+    plan = OnePlan(plan_of(lane, clock))
+    pipeline = Pipeline(plan, RequestRecorder(LATENCY_BUCKETS_S), clock=clock, observer=observer)
     information: Any = None
-    contexts = RequestContexts("micro")
-    host = Host(Routes(pipeline, information, body_max_bytes=1 << 20, contexts=contexts))
+    return Routes(pipeline, information, body_max_bytes=1 << 20, contexts=contexts)
+
+
+async def cpu_us(routes: Routes, connections: int, requests: int) -> float:
+    """CPU microseconds per request, other threads' included."""
+    host = Host(routes)
     count, done = [requests], asyncio.Event()
     clients = [Client(count, done) for _ in range(connections)]
     for client in clients:
@@ -168,7 +179,25 @@ async def measure(connections: int, requests: int) -> tuple[float, float]:
     for client in clients:
         client.send()
     await done.wait()
-    return (time.process_time() - started) / requests * 1e6, requests / replica.batches
+    return (time.process_time() - started) / requests * 1e6
+
+
+async def added_us(ways: Sequence[Callable[[int], Awaitable[float]]], *, requests: int, rounds: int) -> list[float]:
+    """What each way costs for so many requests, in turns: the first one's median, and for each other one that of its
+    difference to the first in the same round."""
+    for way in ways:
+        await way(requests // 4)
+    rows = [[await way(requests) for way in ways] for _ in range(rounds)]
+    first = statistics.median(row[0] for row in rows)
+    return [first, *(statistics.median(row[at] - row[0] for row in rows) for at in range(1, len(ways)))]
+
+
+async def measure(connections: int, requests: int) -> tuple[float, float]:
+    """CPU microseconds per request, and requests per batch."""
+    replica = NextTurnReplica()
+    routes = routes_to(lane_to(replica), RequestContexts("micro"))
+    took_us = await cpu_us(routes, connections, requests)
+    return took_us, requests / replica.batches
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """CPU time that incidents and the look at values add to a request: run it, it prints a table. It judges nothing.
 
-`python tests/micro/incidents.py [--requests N] [--rounds N]`. The same requests go, in turns, through pipelines that
+`python -m tests.micro.incidents [--requests N] [--rounds N]`. The same requests go, in turns, through pipelines that
 differ in one thing: without an observer, with one that keeps incidents, and with one and a range for the input's
 values. Good requests first; then an outage, in which every one fails. A fake replica answers in the loop's next turn.
 """
@@ -11,10 +11,10 @@ import argparse
 import asyncio
 import contextlib
 import random
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -27,16 +27,13 @@ from serving.incidents.keeper import Keeper, Privacy
 from serving.incidents.redaction import Redaction
 from serving.incidents.store import IncidentStore
 from serving.metrics import LATENCY_BUCKETS_S
-from serving.request.deadline import Deadlines
-from serving.request.ejection import Outliers
-from serving.request.lane import Lane, LaneLimits
-from serving.request.outlier import EjectionLimits
+from serving.request.lane import LaneLimits
 from serving.request.pipeline import InferCall, Pipeline
 from serving.request.quality import QualityCounts, QualityGate
 from serving.request.record import RequestRecorder
 from serving.settings import IncidentSettings
 from tests.fakes import attempts_of
-from tests.micro.gateway_path import BODY, SIGNATURE, NextTurnReplica, OnePlan, plan_of
+from tests.micro.gateway_path import BODY, DEFAULTS, SIGNATURE, NextTurnReplica, OnePlan, added_us, lane_to, plan_of
 
 CALL = InferCall("mlp", None, BODY)
 QUALITY = (InputQuality(input="x", min=0, max=1),)
@@ -61,17 +58,8 @@ class FailingReplica(NextTurnReplica):
 
 def pipeline(replica: NextTurnReplica, keeper: Keeper | None, *, quality: bool, outage: bool) -> Pipeline:
     clock = SystemClock()
-    lane = Lane(
-        "mlp@v1",
-        SIGNATURE,
-        finite=True,
-        limits=LaneLimits(max_batch_rows=1 if outage else 64),  # else a failed batch is taken apart, which costs most
-        clock=clock,
-        deadlines=Deadlines(clock),
-        outliers=Outliers(EjectionLimits(), clock=clock),
-    )
-    replica.lane = lane
-    lane.attach(replica)
+    # An outage without batches: one that fails is taken apart, which costs most.
+    lane = lane_to(replica, LaneLimits(max_batch_rows=1) if outage else DEFAULTS)
     plan = plan_of(lane, clock)
     if outage:  # an open breaker would answer instead of the model
         assert plan.served is not None
@@ -100,7 +88,7 @@ def keeping() -> Iterator[Keeper]:
         keeper.close(within_s=10.0)
 
 
-async def cpu_us(way: Pipeline, *, callers: int, requests: int) -> float:
+async def cpu_us(way: Pipeline, callers: int, requests: int) -> float:
     """CPU microseconds per request, other threads' included."""
 
     async def call(count: int) -> None:
@@ -113,15 +101,6 @@ async def cpu_us(way: Pipeline, *, callers: int, requests: int) -> float:
     return (time.process_time() - started) / (requests // callers * callers) * 1e6
 
 
-async def measure(ways: list[Pipeline], callers: int, *, requests: int, rounds: int) -> list[float]:
-    """The median of the first way, and for each other one that of its difference to the first in the same round."""
-    for way in ways:
-        await cpu_us(way, callers=callers, requests=requests // 4)
-    rows = [[await cpu_us(way, callers=callers, requests=requests) for way in ways] for _ in range(rounds)]
-    first = statistics.median(row[0] for row in rows)
-    return [first, *(statistics.median(row[at] - row[0] for row in rows) for at in range(1, len(ways)))]
-
-
 def report(title: str, make: Callable[[], NextTurnReplica], *, outage: bool, requests: int, rounds: int) -> None:
     print(f"{title:14}  callers  off us/request  incidents +us  incidents and values +us")
     for callers in (1, 32, 128):
@@ -131,7 +110,8 @@ def report(title: str, make: Callable[[], NextTurnReplica], *, outage: bool, req
                 pipeline(make(), keeper, quality=False, outage=outage),
                 pipeline(make(), keeper, quality=True, outage=outage),
             ]
-            off, kept, both = uvloop.run(measure(ways, callers, requests=requests, rounds=rounds))
+            runs = [partial(cpu_us, way, callers) for way in ways]
+            off, kept, both = uvloop.run(added_us(runs, requests=requests, rounds=rounds))
         print(f"{'':14}  {callers:7d}  {off:14.1f}  {kept:13.2f}  {both:24.2f}")
 
 

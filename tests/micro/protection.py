@@ -1,6 +1,6 @@
 """CPU time that all protection adds to a request: run it, it prints a table. Not a test: it judges nothing.
 
-`python tests/micro/protection.py [--requests N] [--rounds N]`. The same requests go, in turns, through the whole
+`python -m tests.micro.protection [--requests N] [--rounds N]`. The same requests go, in turns, through the whole
 pipeline (routing, deadline, priority, admission, breaker, retry shell, ejection, check, record) and through what is
 left without any of that: decode, the lane with its batches, encode. A fake replica answers in the loop's next turn.
 """

@@ -1,6 +1,6 @@
 """CPU time that request ids, log lines and traces add to a request: run it, it prints a table. It judges nothing.
 
-`python tests/micro/tracing.py [--requests N] [--rounds N]`. The same requests go, in turns, through gateways that
+`python -m tests.micro.tracing [--requests N] [--rounds N]`. The same requests go, in turns, through gateways that
 differ in one thing: nameless requests; ids and the log's observer, as a gateway is without `tracing`; and with it, at
 several ratios, the spans made by OpenTelemetry's SDK and thrown away instead of being sent. All threads' time counts.
 HTTP connection, routes, pipeline and lane are the gateway's own; a fake replica answers in the loop's next turn.
@@ -9,36 +9,27 @@ HTTP connection, routes, pipeline and lane are the gateway's own; a fake replica
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import logging
 import random
-import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import uvloop
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from serving.clock import SystemClock
-from serving.ingress.connection import Connection
 from serving.ingress.routes import Routes
-from serving.metrics import LATENCY_BUCKETS_S
-from serving.request.deadline import Deadlines
-from serving.request.ejection import Outliers
-from serving.request.lane import Lane, LaneLimits
-from serving.request.outlier import EjectionLimits
-from serving.request.pipeline import Observer, Pipeline
-from serving.request.record import RequestRecorder
+from serving.request.pipeline import Observer
 from serving.tracing.context import Header, RequestContext, RequestContexts
 from serving.tracing.export import NO_ROOM, SpanExport
 from serving.tracing.observers import Observers
 from serving.tracing.otlp import OtlpCollector
 from serving.tracing.request_log import RequestLog
 from serving.tracing.sampling import ParentBased
-from tests.micro.gateway_path import SIGNATURE, Client, Host, NextTurnReplica, OnePlan, plan_of
+from tests.micro.gateway_path import NextTurnReplica, added_us, cpu_us, lane_to, routes_to
 
 RATIOS = (0.0, 0.01, 0.1, 1.0)
 
@@ -69,27 +60,8 @@ class Way(NamedTuple):
 
 
 def way(contexts: RequestContexts, observers: Sequence[Observer], export: SpanExport | None = None) -> Way:
-    clock = SystemClock()
-    lane = Lane(
-        "mlp@v1",
-        SIGNATURE,
-        finite=True,
-        limits=LaneLimits(),
-        clock=clock,
-        deadlines=Deadlines(clock),
-        outliers=Outliers(EjectionLimits(), clock=clock),
-    )
-    replica = NextTurnReplica()
-    replica.lane = lane
-    lane.attach(replica)
-    pipeline = Pipeline(
-        OnePlan(plan_of(lane, clock)),
-        RequestRecorder(LATENCY_BUCKETS_S),
-        clock=clock,
-        observer=Observers(observers) if observers else None,
-    )
-    information: Any = None
-    return Way(Routes(pipeline, information, body_max_bytes=1 << 20, contexts=contexts), export)
+    observer = Observers(observers) if observers else None
+    return Way(routes_to(lane_to(NextTurnReplica()), contexts, observer), export)
 
 
 def traced(ratio: float) -> Way:
@@ -116,21 +88,6 @@ def lines() -> RequestLog:
     )
 
 
-async def cpu_us(found: Way, *, connections: int, requests: int) -> float:
-    """CPU microseconds per request, other threads' included."""
-    host = Host(found.routes)
-    count, done = [requests], asyncio.Event()
-    clients = [Client(count, done) for _ in range(connections)]
-    for client in clients:
-        client.connection = Connection(host)
-        client.connection.connection_made(client)  # type: ignore[arg-type]
-    started = time.process_time()
-    for client in clients:
-        client.send()
-    await done.wait()
-    return (time.process_time() - started) / requests * 1e6
-
-
 @contextlib.contextmanager
 def running(ways: Sequence[Way]) -> Iterator[None]:
     exports = [found.export for found in ways if found.export is not None]
@@ -139,15 +96,6 @@ def running(ways: Sequence[Way]) -> Iterator[None]:
     yield
     for export in exports:
         export.close(within_s=0.1)
-
-
-async def measure(ways: Sequence[Way], connections: int, *, requests: int, rounds: int) -> list[float]:
-    """The median of the first way, and for each other one that of its difference to the first in the same round."""
-    for found in ways:
-        await cpu_us(found, connections=connections, requests=requests // 4)
-    rows = [[await cpu_us(found, connections=connections, requests=requests) for found in ways] for _ in range(rounds)]
-    first = statistics.median(row[0] for row in rows)
-    return [first, *(statistics.median(row[at] - row[0] for row in rows) for at in range(1, len(ways)))]
 
 
 def main() -> None:
@@ -160,7 +108,8 @@ def main() -> None:
     for connections in (1, 32, 128):
         ways = [way(Nameless(""), []), way(RequestContexts("micro"), [lines()]), *map(traced, RATIOS)]
         with running(ways):
-            found = uvloop.run(measure(ways, connections, requests=args.requests, rounds=args.rounds))
+            runs = [partial(cpu_us, way.routes, connections) for way in ways]
+            found = uvloop.run(added_us(runs, requests=args.requests, rounds=args.rounds))
         dropped = [found.export.stats.dropped[NO_ROOM] for found in ways if found.export is not None]
         figures = "  ".join(f"{figure:{len(title)}.2f}" for figure, title in zip(found[2:], titles, strict=True))
         print(f"{connections:11d}  {found[0]:19.1f}  {found[1]:15.2f}  {figures}  {dropped}")
