@@ -14,21 +14,18 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
-import numpy as np
 
-from models.inference import Array, Tensor, Tensors
+from models.inference import Tensors
 from serving.cache.entry import Entry, encode_entry
 from serving.cache.key import cache_key
 from serving.cache.store import NodeStore, Row
 from serving.clock import Clock
+from serving.held import kept
 
 log = logging.getLogger("holdfast.cache")
 
 BATCH: Final = 16
 """Answers that are written at one go: while it encodes them the thread keeps the interpreter from the loop."""
-
-COPY_BELOW_BYTES: Final = 1 << 16
-"""A smaller array that is a view is copied, so that it doesn't keep the memory of a whole batch or body."""
 
 GATHER_S: Final = 0.05
 """How long the thread lets answers gather."""
@@ -37,7 +34,6 @@ REST_FACTOR: Final = 9.0
 """So many times as long as it worked the thread rests: at most a tenth of the time goes into writing."""
 
 _OVERHEAD_BYTES: Final = 512
-_ELEMENT_BYTES: Final = 40  # what a bytes object takes beside its bytes
 _SWITCH_S: Final = 0.001
 
 
@@ -224,44 +220,3 @@ class CacheWriter:
         written = self._store.put_many(rows, now_wall=self._clock.wall())
         self.written += len(written)
         return written
-
-
-def kept(tensors: Tensors) -> tuple[Tensors, int]:
-    """The same tensors without the memory of others that small views would keep, and the bytes that they do keep."""
-    if len(tensors) == 1:
-        tensor, total = _kept(tensors[0])
-        return (tensor,), total
-    total = 0
-    mine: list[Tensor] = []
-    for each in tensors:
-        tensor, size = _kept(each)
-        mine.append(tensor)
-        total += size
-    return tuple(mine), total
-
-
-def _kept(tensor: Tensor) -> tuple[Tensor, int]:
-    array = tensor.array
-    size = array.nbytes
-    base: object = array.base
-    if tensor.datatype == "BYTES":
-        size += sum(map(len, array.flat)) + _ELEMENT_BYTES * array.size
-    elif base is None or (type(base) is bytes and len(base) == size):
-        return tensor, size
-    if array.nbytes > COPY_BELOW_BYTES:
-        return tensor, max(size, held_bytes(array))
-    if base is None:
-        return tensor, size
-    return Tensor(tensor.name, tensor.datatype, array.copy()), size
-
-
-def held_bytes(array: Array) -> int:
-    """The bytes of all the memory that ``array``, a view, keeps alive."""
-    owner: object = array
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
-    if isinstance(owner, memoryview):
-        owner = owner.obj
-    if isinstance(owner, bytes | bytearray):
-        return len(owner)
-    return max(array.nbytes, getattr(owner, "nbytes", 0))

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from models.inference import Tensor, Tensors
-from serving.cache.writer import kept as without_others
 from serving.clock import Clock
+from serving.held import kept as without_others
 from serving.incidents.incident import (
     REDACTED,
     TOO_LARGE,
