@@ -1,48 +1,39 @@
 """Takes good answers from the event loop to the store, in a thread of its own.
 
-The loop pays for a few references in a queue, which is bounded in number and in bytes; what doesn't fit is dropped
-and counted. Hashing, encoding and writing happen in batches in the thread, which rests between them: it shares the
-interpreter with the loop. Not here: what is read back (``serving.cache.tiers``).
+The loop pays for a few references; hashing, encoding and writing are the thread's. What doesn't fit into the queue is
+dropped and counted. Not here: the queue and the thread (``serving.offload``), and what is read back
+(``serving.cache.tiers``).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
-import numpy as np
 
-from models.inference import Array, Tensor, Tensors
+from models.inference import Tensors
 from serving.cache.entry import Entry, encode_entry
 from serving.cache.key import cache_key
 from serving.cache.store import NodeStore, Row
 from serving.clock import Clock
+from serving.held import kept
+from serving.offload import Limits, Offload
 
 log = logging.getLogger("holdfast.cache")
 
 BATCH: Final = 16
 """Answers that are written at one go: while it encodes them the thread keeps the interpreter from the loop."""
 
-COPY_BELOW_BYTES: Final = 1 << 16
-"""A smaller array that is a view is copied, so that it doesn't keep the memory of a whole batch or body."""
-
 GATHER_S: Final = 0.05
 """How long the thread lets answers gather."""
 
-REST_FACTOR: Final = 9.0
-"""So many times as long as it worked the thread rests: at most a tenth of the time goes into writing."""
-
 _OVERHEAD_BYTES: Final = 512
-_ELEMENT_BYTES: Final = 40  # what a bytes object takes beside its bytes
-_SWITCH_S: Final = 0.001
 
 
 class Answered(msgspec.Struct, gc=False):
-    """A good answer, and what was asked. ``size_bytes`` is the memory that it keeps."""
+    """A good answer, and what was asked."""
 
     model: str
     signature_digest: str
@@ -51,7 +42,6 @@ class Answered(msgspec.Struct, gc=False):
     stored_wall: float
     inputs: Tensors
     outputs: Tensors
-    size_bytes: int
 
 
 class CacheWriter:
@@ -72,24 +62,21 @@ class CacheWriter:
         self._store = store
         self._clock = clock
         self._wall = clock.wall
-        self._queue_max = queue_max
-        self._queue_max_bytes = queue_max_bytes
         self._on_written = on_written
-        self._queue: deque[Answered | Row] = deque()
-        self._bytes_in = 0  # counted by the loop alone
-        self._bytes_out = 0  # counted by the thread alone: a sum that two threads changed would drift
-        self._awake = False
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._closed = False
-        self._until = 0.0
-        self._thread: threading.Thread | None = None
+        self._offload: Offload[Answered | Row] = Offload(
+            "cache-writer",
+            self._write,
+            Limits(BATCH, GATHER_S, queue_max, queue_max_bytes),
+            not_done=self._drop,
+            trouble="an answer couldn't be cached",
+            log=log,
+            clock=clock,
+        )
 
     # The event loop's side
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="cache-writer", daemon=True)
-        self._thread.start()
+        self._offload.start()
 
     def add(
         self,
@@ -101,7 +88,7 @@ class CacheWriter:
         inputs: Tensors,
         outputs: Tensors,
     ) -> None:
-        if len(self._queue) >= self._queue_max:
+        if self._offload.full():
             self.dropped += 1
             return
         try:
@@ -110,102 +97,52 @@ class CacheWriter:
         except Exception:  # noqa: BLE001  # an answer is never lost because it couldn't be remembered
             self.dropped += 1
             return
-        size = in_bytes + out_bytes + _OVERHEAD_BYTES
-        self._push(
-            Answered(model, signature_digest, version, version_digest, self._wall(), inputs, outputs, size), size
-        )
+        if not self._offload.put(
+            Answered(model, signature_digest, version, version_digest, self._wall(), inputs, outputs),
+            in_bytes + out_bytes + _OVERHEAD_BYTES,
+        ):
+            self.dropped += 1
 
     def add_row(self, row: Row) -> None:
         """Have ``row``, which is from another tier, written to the store."""
-        self._push(row, len(row.raw) + _OVERHEAD_BYTES)
+        if not self._offload.put(row, len(row.raw) + _OVERHEAD_BYTES):
+            self.dropped += 1
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return self._offload.waiting
 
     @property
     def waiting_bytes(self) -> int:
-        return self._bytes_in - self._bytes_out
+        return self._offload.waiting_bytes
 
     def close(self, *, within_s: float) -> bool:
         """Write what waits, for as long as ``within_s`` at most; whether the thread has ended. Blocks."""
-        self._until = self._clock.monotonic() + within_s
-        self._closed = True
-        self._closing.set()
-        self._wake.set()
-        if self._thread is None:
-            self._finish()
-            return True
-        self._thread.join(within_s + 0.5)
-        return not self._thread.is_alive()
+        return self._offload.close(within_s=within_s)
 
-    def _push(self, item: Answered | Row, size: int) -> None:
-        if (
-            self._closed
-            or len(self._queue) >= self._queue_max
-            or self._bytes_in - self._bytes_out + size > self._queue_max_bytes
-        ):
-            self.dropped += 1
-            return
-        self._bytes_in += size
-        self._queue.append(item)
-        if not self._awake:
-            self._awake = True
-            self._wake.set()
+    def _drop(self, number: int) -> None:
+        self.dropped += number
 
     # The thread's side
 
-    def write_waiting(self, *, at_most: int = BATCH) -> int:
+    def write_waiting(self) -> int:
         """Write a batch of what waits; how much it was."""
+        return self._offload.turn()
+
+    def _write(self, batch: Iterator[Answered | Row]) -> None:
         fresh: list[Row] = []
         known: list[Row] = []
-        taken = 0
-        while self._queue and taken < at_most:
-            item = self._queue.popleft()
-            taken += 1
+        for item in batch:
             if isinstance(item, Row):
-                self._bytes_out += len(item.raw) + _OVERHEAD_BYTES
                 known.append(item)
-            else:
-                self._bytes_out += item.size_bytes
-                if (row := self._encoded(item)) is not None:
-                    fresh.append(row)
+            elif (row := self._encoded(item)) is not None:
+                fresh.append(row)
         if fresh:
             fresh = self._put(fresh)
             if fresh and self._on_written is not None:
                 self._on_written(fresh)
         if known:
             self._put(known)
-        return taken
-
-    def _run(self) -> None:
-        monotonic = self._clock.monotonic
-        rest_s = 0.0
-        while not self._closing.is_set():
-            self._wake.wait()
-            if self._closing.wait(rest_s or GATHER_S):
-                break
-            self._wake.clear()
-            self._awake = False  # from here on whoever adds something wakes us, and what was added is seen below
-            since = monotonic()
-            self._safely(self.write_waiting)
-            rest_s = 0.0
-            if self._queue:
-                rest_s = max(REST_FACTOR * (monotonic() - since), _SWITCH_S)
-                self._wake.set()
-        self._safely(self._finish)
-
-    def _finish(self) -> None:
-        while self._queue and self._clock.monotonic() < self._until:
-            self.write_waiting()
-        self.dropped += len(self._queue)
-        self._queue.clear()
-
-    def _safely(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception:
-            log.exception("an answer couldn't be cached")
 
     def _encoded(self, item: Answered) -> Row | None:
         try:
@@ -224,44 +161,3 @@ class CacheWriter:
         written = self._store.put_many(rows, now_wall=self._clock.wall())
         self.written += len(written)
         return written
-
-
-def kept(tensors: Tensors) -> tuple[Tensors, int]:
-    """The same tensors without the memory of others that small views would keep, and the bytes that they do keep."""
-    if len(tensors) == 1:
-        tensor, total = _kept(tensors[0])
-        return (tensor,), total
-    total = 0
-    mine: list[Tensor] = []
-    for each in tensors:
-        tensor, size = _kept(each)
-        mine.append(tensor)
-        total += size
-    return tuple(mine), total
-
-
-def _kept(tensor: Tensor) -> tuple[Tensor, int]:
-    array = tensor.array
-    size = array.nbytes
-    base: object = array.base
-    if tensor.datatype == "BYTES":
-        size += sum(map(len, array.flat)) + _ELEMENT_BYTES * array.size
-    elif base is None or (type(base) is bytes and len(base) == size):
-        return tensor, size
-    if array.nbytes > COPY_BELOW_BYTES:
-        return tensor, max(size, held_bytes(array))
-    if base is None:
-        return tensor, size
-    return Tensor(tensor.name, tensor.datatype, array.copy()), size
-
-
-def held_bytes(array: Array) -> int:
-    """The bytes of all the memory that ``array``, a view, keeps alive."""
-    owner: object = array
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
-    if isinstance(owner, memoryview):
-        owner = owner.obj
-    if isinstance(owner, bytes | bytearray):
-        return len(owner)
-    return max(array.nbytes, getattr(owner, "nbytes", 0))

@@ -2,15 +2,15 @@
 
 An outage makes thousands a second. Of one kind only so many are taken, and what waits to be written is bounded in
 number and in bytes; the rest is counted. So a failed request pays for a few references, a good one for a comparison.
-Not here: what counts as an incident (``serving.incidents.incident``), and the file (``serving.incidents.store``).
+Not here: what counts as an incident (``serving.incidents.incident``), the queue and the thread (``serving.offload``),
+and the file (``serving.incidents.store``).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from models.inference import Tensor, Tensors
-from serving.cache.writer import kept as without_others
 from serving.clock import Clock
+from serving.held import kept as without_others
 from serving.incidents.incident import (
     REDACTED,
     TOO_LARGE,
@@ -37,6 +37,7 @@ from serving.incidents.incident import (
 )
 from serving.incidents.redaction import Redaction
 from serving.incidents.store import IncidentStore, Row, StoreUnreadable
+from serving.offload import Limits, Offload
 from serving.request.pipeline import CANCELLED, OK, Ended
 from serving.settings import IncidentSettings
 
@@ -47,8 +48,6 @@ QUEUE_MAX_BYTES: Final = 16 << 20
 BATCH: Final = 16
 GATHER_S: Final = 0.05
 """How long the thread lets incidents gather."""
-REST_FACTOR: Final = 9.0
-"""So many times as long as it worked the thread rests: it shares the interpreter with the loop."""
 BURST_S: Final = 4.0
 """What a kind may have at once after it was quiet, in seconds of its rate."""
 KINDS_MAX: Final = 256
@@ -90,7 +89,6 @@ class _Taken(NamedTuple):
     json_length: int | None
     redact: frozenset[str]
     hashed: bool
-    size_bytes: int
 
 
 class Keeper:
@@ -117,49 +115,44 @@ class Keeper:
         self._wall = clock.wall
         self._random = random
         self._rates = _Rates(settings.rate_max)
-        self._queue: deque[_Taken] = deque()
-        self._bytes_in = 0  # counted by the loop alone
-        self._bytes_out = 0  # counted by the thread alone: a sum that two threads changed would drift
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._closed = False
         self._failing = False
-        self._told = False
-        self._until = 0.0
-        self._thread: threading.Thread | None = None
+        self._offload: Offload[_Taken] = Offload(
+            "incidents",
+            self._write,
+            Limits(BATCH, GATHER_S, QUEUE_MAX, QUEUE_MAX_BYTES),
+            not_done=self._unwritten,
+            trouble="an incident couldn't be kept",
+            log=log,
+            clock=clock,
+            end=store.close,
+        )
 
     # The event loop's side
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="incidents", daemon=True)
-        self._thread.start()
+        self._offload.start()
 
     def ended(self, ended: Ended) -> None:
         exchange = ended.exchange
         if ended.outcome == OK and not ended.doubts and (exchange is None or not exchange.failed):
             return
-        if ended.outcome == CANCELLED or self._closed:
+        if ended.outcome == CANCELLED or self._offload.closed:
             return
         try:
             self._take(ended)
         except Exception as error:  # noqa: BLE001  # a request is never lost because it couldn't be kept
-            self._lost(error)
+            self._offload.lost(error)
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return self._offload.waiting
 
     def close(self, *, within_s: float) -> bool:
         """Write what waits, for as long as ``within_s`` at most; whether the thread has ended. Blocks."""
-        self._until = self._monotonic() + within_s
-        self._closed = True
-        self._closing.set()
-        self._wake.set()
-        if self._thread is None:
-            self._finish()
-            return True
-        self._thread.join(within_s + 0.5)
-        return not self._thread.is_alive()
+        return self._offload.close(within_s=within_s)
+
+    def _unwritten(self, number: int) -> None:
+        self.stats.dropped[UNWRITTEN] += number
 
     def _take(self, ended: Ended) -> None:
         failure = failure_in(ended)
@@ -174,12 +167,10 @@ class Keeper:
             dropped[SAMPLED] += 1
         elif not self._rates.spend((model, version, failure), self._monotonic()):
             dropped[OVER_RATE] += 1
-        elif len(self._queue) >= QUEUE_MAX:
+        elif self._offload.full() or not self._put(ended, failure, privacy):
             dropped[NO_ROOM] += 1
-        else:
-            self._push(ended, failure, privacy)
 
-    def _push(self, ended: Ended, failure: str, privacy: Privacy) -> None:
+    def _put(self, ended: Ended, failure: str, privacy: Privacy) -> bool:
         quoting = not privacy.redact and not self._redaction.changes
         rollout = self._rollout_of(ended.key[0])
         facts = facts_of(ended, failure, wall=self._wall(), rollout=rollout, quoting=quoting)
@@ -187,47 +178,41 @@ class Keeper:
         outputs, out_bytes = without_others(answer_of(ended))
         body = ended.call.body if ended.request is None and ended.key[0] else None
         size = in_bytes + out_bytes + (0 if body is None else len(body)) + _OVERHEAD_BYTES
-        hashed = self._bytes_in - self._bytes_out + size <= QUEUE_MAX_BYTES
-        if not hashed:  # shapes are better than nothing
-            inputs, outputs, body, size = _hollow(inputs), _hollow(outputs), None, _OVERHEAD_BYTES
-        self._bytes_in += size
-        self._queue.append(_Taken(facts, inputs, outputs, body, ended.call.json_length, privacy.redact, hashed, size))
-        self._wake.set()
+        taken = _Taken(facts, inputs, outputs, body, ended.call.json_length, privacy.redact, hashed=True)
+        if self._offload.put(taken, size):
+            return True
+        shapes = taken._replace(inputs=_hollow(inputs), outputs=_hollow(outputs), body=None, hashed=False)
+        return self._offload.put(shapes)  # better than nothing; they are so small that their number bounds them
 
     # The thread's side
 
     def write_waiting(self) -> int:
         """Write a batch of what waits; how much it was."""
+        return self._offload.turn()
+
+    def _write(self, batch: Iterator[_Taken]) -> None:
         rows: list[Row] = []
-        taken = 0
-        while self._queue and taken < BATCH:
-            item = self._queue.popleft()
-            taken += 1
-            self._bytes_out += item.size_bytes
+        for item in batch:
             try:
                 rows.append(Row(item.facts, self._contents(item)))
             except Exception as error:  # noqa: BLE001  # the next one may do better
-                self._lost(error)
-        if rows:
-            self._put(rows)
-        return taken
+                self._offload.lost(error)
+        if not rows or self._written(rows):
+            self.stats.number, self.stats.bytes = self.store.usage()
 
-    def _put(self, rows: list[Row]) -> None:
+    def _written(self, rows: list[Row]) -> bool:
         try:
             self.store.put_many(rows)
         except StoreUnreadable as error:
-            self.stats.dropped[UNWRITTEN] += len(rows)
+            self._unwritten(len(rows))
             if not self._failing:
                 log.warning("incidents can't be kept: %s", error)
             self._failing = True
-            return
+            return False
         self._failing = False
         for row in rows:
             self.stats.kept[row.facts.model, row.facts.failure] += 1
-        self._measure()
-
-    def _measure(self) -> None:
-        self.stats.number, self.stats.bytes = self.store.usage()
+        return True
 
     def _contents(self, item: _Taken) -> Contents:
         model = item.facts.model
@@ -260,41 +245,6 @@ class Keeper:
         if len(raw) > self._settings.max_tensors_bytes:
             return KeptBody(size_bytes=len(raw), sha256=digest, left_out=TOO_LARGE)
         return KeptBody(size_bytes=len(raw), json_length=item.json_length, raw=raw, sha256=digest)
-
-    def _run(self) -> None:
-        self._measure()
-        rest_s = 0.0
-        while not self._closing.is_set():
-            self._wake.wait()
-            if self._closing.wait(rest_s or GATHER_S):
-                break
-            self._wake.clear()  # from here on whoever adds something wakes us, and what was added is seen below
-            since = self._monotonic()
-            self._safely(self.write_waiting)
-            rest_s = REST_FACTOR * (self._monotonic() - since) if self._queue else 0.0
-            if self._queue:
-                self._wake.set()
-        self._safely(self._finish)
-
-    def _finish(self) -> None:
-        while self._queue and self._monotonic() < self._until:
-            self.write_waiting()
-        self.stats.dropped[UNWRITTEN] += len(self._queue)
-        self._queue.clear()
-        self.store.close()
-
-    def _safely(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception:
-            log.exception("incidents couldn't be written")
-
-    def _lost(self, error: Exception) -> None:
-        """A defect of ours; told of once, not ten thousand times a second."""
-        self.stats.dropped[UNWRITTEN] += 1
-        if not self._told:
-            log.error("an incident couldn't be kept", exc_info=error)
-        self._told = True
 
 
 class _Rates:

@@ -20,9 +20,9 @@ from fallbacks.stand_in import stand_in_fault
 from models.inference import InferenceRequest, Tensors
 from models.manifest import Manifest
 from models.signature import Signature
-from serving.cache.writer import kept
 from serving.clock import Clock
 from serving.errors import InvalidAnswer, RequestError
+from serving.held import kept
 from serving.shadow.compare import Comparison, Rule, compare, rule_fault
 from serving.shadow.counts import MirrorCounts, Silence, Tally
 

@@ -1,22 +1,21 @@
 """Sends the spans of sampled requests to a collector: off their way, bounded, and without anyone waiting for it.
 
-The loop only puts a request's marks into a queue; a thread makes spans of them and sends these. It shares the
-interpreter with the loop, so it works for a tenth of the time at most. What doesn't fit into the queue, or can't be
-sent, is dropped and counted. Not here: what the spans are (``serving.tracing.spans``), the wire
-(``serving.tracing.otlp``).
+The loop only puts a request's marks into a queue; a thread makes spans of them and sends these. What doesn't fit into
+the queue, or can't be sent, is dropped and counted. Not here: the queue and the thread (``serving.offload``), what the
+spans are (``serving.tracing.spans``), the wire (``serving.tracing.otlp``).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from serving.clock import Clock
+from serving.offload import Limits, Offload
 from serving.request.pipeline import Ended
 from serving.tracing.privacy import Quotable
 from serving.tracing.spans import Finished, finished
@@ -27,8 +26,6 @@ QUEUE_MAX: Final = 2048
 """Requests that wait to be sent."""
 BATCH: Final = 32
 EVERY_S: Final = 0.5
-REST_FACTOR: Final = 9.0
-"""So many times as long as it computed the thread rests."""
 
 NO_ROOM: Final = "queue"
 UNSENT: Final = "export"
@@ -75,66 +72,65 @@ class SpanExport:
         self._rollout_of = rollout_of
         self._quotable = quotable
         self._monotonic = clock.monotonic
-        self._computed_s = computed_s
-        self._queue: deque[Finished] = deque()
-        self._closing = threading.Event()
         self._failing = False
-        self._told = False
-        self._until = 0.0
-        self._thread: threading.Thread | None = None
+        self._offload: Offload[Finished] = Offload(
+            "traces",
+            self._send,
+            Limits(BATCH, EVERY_S, QUEUE_MAX),
+            not_done=self._unsent,
+            trouble="a request couldn't be traced",
+            log=log,
+            clock=clock,
+            worked_s=computed_s,
+            cut=self._hang_up,
+            end=self._hang_up,
+        )
 
     # The event loop's side
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
-        self._thread.start()
+        self._offload.start()
 
     def ended(self, ended: Ended) -> None:
         context = ended.call.context
         if context is None or context.trace is None:
             return
-        if self._closing.is_set() or len(self._queue) >= QUEUE_MAX:
+        if self._offload.full():
             self.stats.dropped[NO_ROOM] += 1
             return
         try:
             model, now = ended.key[0], self._monotonic()
             rollout = self._rollout_of(model) if model else ""
-            self._queue.append(finished(ended, context.trace, now=now, rollout=rollout, quotable=self._quotable))
+            self._offload.put(finished(ended, context.trace, now=now, rollout=rollout, quotable=self._quotable))
         except Exception as error:  # noqa: BLE001  # a request is never lost because it couldn't be traced
-            self._lost(error)
+            self._offload.lost(error)
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return self._offload.waiting
 
     def close(self, *, within_s: float) -> bool:
         """Send what waits, for as long as ``within_s`` at most; whether the thread has ended. Blocks."""
-        self._until = self._monotonic() + within_s
-        self._closing.set()
-        if self._thread is None:
-            self._finish()
-            return True
-        self._thread.join(within_s)
-        if self._thread.is_alive() and self._collector is not None:
-            self._collector.close()
-            self._thread.join(0.5)
-        return not self._thread.is_alive()
+        return self._offload.close(within_s=within_s)
+
+    def _unsent(self, number: int) -> None:
+        self.stats.dropped[UNSENT] += number
 
     # The thread's side
 
     def send_waiting(self) -> int:
         """Send a batch of what waits; how many requests it was."""
-        batch: list[Finished] = []
-        while self._queue and len(batch) < BATCH:
-            batch.append(self._queue.popleft())
-        if not batch:
-            return 0
+        return self._offload.turn()
+
+    def _send(self, batch: Iterator[Finished]) -> None:
+        if not (requests := list(batch)):
+            return
         try:
             if self._collector is None:
                 self._collector = self._connect()
-            self.stats.spans += self._collector.send(batch)
+            self.stats.spans += self._collector.send(requests)
         except Exception as error:  # noqa: BLE001  # whatever it is, the next batch may do better
-            self.stats.dropped[UNSENT] += len(batch)
+            self._unsent(len(requests))
             if not self._failing:
                 log.warning("traces can't be sent: %s: %s", type(error).__name__, error)
             self._failing = True
@@ -142,28 +138,7 @@ class SpanExport:
             if self._failing:
                 log.info("traces can be sent again")
             self._failing = False
-        return len(batch)
 
-    def _run(self) -> None:
-        pause_s = EVERY_S
-        while not self._closing.wait(pause_s):
-            before_s = self._computed_s()
-            self.send_waiting()
-            rest_s = REST_FACTOR * (self._computed_s() - before_s)
-            pause_s = rest_s if self._queue else max(rest_s, EVERY_S)
-        self._finish()
-
-    def _finish(self) -> None:
-        while self._queue and self._monotonic() < self._until:
-            self.send_waiting()
-        self.stats.dropped[UNSENT] += len(self._queue)
-        self._queue.clear()
+    def _hang_up(self) -> None:
         if self._collector is not None:
             self._collector.close()
-
-    def _lost(self, error: Exception) -> None:
-        """A defect of ours; told of once, not ten thousand times a second."""
-        self.stats.dropped[UNSENT] += 1
-        if not self._told:
-            log.error("a request couldn't be traced", exc_info=error)
-        self._told = True

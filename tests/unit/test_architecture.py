@@ -75,6 +75,7 @@ PURE = (
     "serving/doctor/checks.py",
     "serving/doctor/facts.py",
     "serving/errors.py",
+    "serving/held.py",
     "serving/incidents/again.py",
     "serving/incidents/incident.py",
     "serving/ingress/bodies.py",
