@@ -20,6 +20,7 @@ from loadtests.resilience.errors import RunError
 from loadtests.resilience.system import HOST, free_ports
 
 START_S: Final = 30.0
+CALM_S: Final = 60.0
 _POLL_S: Final = 0.1
 
 
@@ -68,6 +69,18 @@ class Prometheus:
                     return
             await asyncio.sleep(_POLL_S)
         raise RunError(f"Prometheus didn't scrape within {START_S:g} s: {said}")
+
+    async def until_calm(self) -> None:
+        """Until no alert fires: before the first scrape there was nobody, and the last scenario may not be over yet.
+
+        Raises `RunError` if one goes on.
+        """
+        give_up = asyncio.get_running_loop().time() + CALM_S
+        while firing := await self.firing():
+            if asyncio.get_running_loop().time() > give_up:
+                names = ", ".join(sorted({labels["alertname"] for labels in firing}))
+                raise RunError(f"before anything was done {names} fired for {CALM_S:g} s")
+            await asyncio.sleep(_POLL_S)
 
     def close(self) -> None:
         self._pool.close()

@@ -34,6 +34,7 @@ class Watch:
         fired: list[Fired] = []
         self.fired[world.scenario.name] = fired
         async with prometheus(world.system.port, rules, every_s=SCRAPE_S) as running:
+            await running.until_calm()
             looking = asyncio.get_running_loop().create_task(_look(running, lambda: world.now_s, fired))
             try:
                 yield

@@ -14,8 +14,8 @@ IMAGES: Final = 200
 """So many digits are asked about: few enough to come again and again."""
 _ANSWERS_S: Final = 45.0
 _LOOK_S: Final = 0.25
-_IN_A_ROW: Final = 4
-"""Each of the gateways has breakers of its own."""
+_IN_A_ROW: Final = 16
+"""Each of the gateways has breakers of its own, and each breaker wants probes of its own."""
 
 
 async def known_to(system: HoldfastUnderTest) -> dict[str, list[Outputs]]:
