@@ -2,7 +2,7 @@
 
 `python -m loadtests.observing`, needs wrk. Both run at once and are asked in turns, so that a ratio is one moment's.
 On: incidents are kept, values are looked at, one request in a hundred (`SHARE`) leaves a line of JSON and a trace,
-the live page is open, and `/metrics` is fetched every few seconds. Both have request ids, counters and all protection.
+the live page is open, and `/metrics` is fetched every fifteen seconds. Both have request ids, counters and all protection.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -29,8 +29,15 @@ from loadtests.resilience.system import HOST, HoldfastUnderTest
 
 MODEL: Final = "digits"
 VERSION: Final = "v2"
+INCIDENTS: Final = "incidents"
+VALUES: Final = "values"
+LINES: Final = "lines"
+TRACES: Final = "traces"
+PAGE: Final = "page"
+METRICS: Final = "metrics"
+PARTS: Final = (INCIDENTS, VALUES, LINES, TRACES, PAGE, METRICS)
 SHARE: Final = 0.01
-SCRAPE_S: Final = 5.0
+SCRAPE_S: Final = 15.0
 CONNECTIONS: Final = (1, 32, 128)
 _WARM_UP_S: Final = 3.0
 
@@ -60,8 +67,8 @@ async def _measured(options: argparse.Namespace, say: Say) -> str:
         body.file.write_bytes(digit_documents()[0])
         async with _collector() as endpoint, contextlib.AsyncExitStack() as stack:
             off = await stack.enter_async_context(HoldfastUnderTest(_off(folder / "plain")))
-            on = await stack.enter_async_context(HoldfastUnderTest(_on(folder / "models", endpoint)))
-            await stack.enter_async_context(_looked_at(on))
+            on = await stack.enter_async_context(HoldfastUnderTest(_on(folder, options.only, endpoint)))
+            await stack.enter_async_context(_looked_at(on, options.only))
             say("both are ready")
             for system in (off, on):
                 await _cost_us(system, body, connections=32, seconds=_WARM_UP_S)
@@ -113,7 +120,7 @@ def _settings(store: Path) -> dict[str, Any]:
     return {
         "store": str(store),
         "gateway": {"replicas": 1},
-        "models": [{"name": MODEL, "versions": [VERSION]}],
+        "models": [{"name": MODEL, "versions": [VERSION], "replicas": 1}],
     }
 
 
@@ -121,13 +128,15 @@ def _off(store: Path) -> dict[str, Any]:
     return {**_settings(store), "incidents": {"enabled": False}}
 
 
-def _on(store: Path, endpoint: str) -> dict[str, Any]:
-    return {
-        **_settings(store),
-        "log_format": "json",
-        "access_log": SHARE,
-        "tracing": {"endpoint": endpoint, "sample_ratio": SHARE},
-    }
+def _on(folder: Path, parts: Collection[str], endpoint: str) -> dict[str, Any]:
+    found = _off(folder / ("models" if VALUES in parts else "plain"))
+    if INCIDENTS in parts:
+        del found["incidents"]
+    if LINES in parts:
+        found |= {"log_format": "json", "access_log": SHARE}
+    if TRACES in parts:
+        found["tracing"] = {"endpoint": endpoint, "sample_ratio": SHARE}
+    return found
 
 
 @contextlib.contextmanager
@@ -155,7 +164,8 @@ async def _collector() -> AsyncIterator[str]:
     """Takes whatever is sent, and looks at nothing."""
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
+        gone = (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError)
+        with contextlib.suppress(*gone), contextlib.closing(writer):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
@@ -167,7 +177,7 @@ async def _collector() -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _looked_at(system: HoldfastUnderTest) -> AsyncIterator[None]:
+async def _looked_at(system: HoldfastUnderTest, parts: Collection[str]) -> AsyncIterator[None]:
     """By one who has the live page open, and by a Prometheus."""
 
     async def page() -> None:
@@ -184,7 +194,8 @@ async def _looked_at(system: HoldfastUnderTest) -> AsyncIterator[None]:
                 await pool.ask("GET", "/metrics")
                 await asyncio.sleep(SCRAPE_S)
 
-    looking = [asyncio.create_task(page()), asyncio.create_task(prometheus())]
+    chosen = {PAGE: page, METRICS: prometheus}
+    looking = [asyncio.create_task(look()) for part, look in chosen.items() if part in parts]
     try:
         yield
         for task in looking:
@@ -197,6 +208,12 @@ async def _looked_at(system: HoldfastUnderTest) -> AsyncIterator[None]:
             await asyncio.gather(*looking, return_exceptions=True)
 
 
+def _parts(text: str) -> tuple[str, ...]:
+    if unknown := set(text.split(",")) - {*PARTS}:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
+    return tuple(text.split(","))
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -207,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         description="CPU per request with everything on that tells of requests, beside everything off.",
     )
     parser.add_argument("--store", type=Path, default=Path(".holdfast/models"), metavar="DIR", help="of the models")
+    parser.add_argument("--only", type=_parts, default=PARTS, metavar="NAME,NAME", help=f"of {', '.join(PARTS)}: on")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="medians of them are shown (9)")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="N", help="of each load (3)")
     return parser

@@ -63,11 +63,11 @@ class RequestLog:
     def ended(self, ended: Ended) -> None:
         exchange = ended.exchange
         well = ended.outcome == OK and not ended.doubts and (exchange is None or not exchange.failed)
-        if (well and not self._share) or ended.outcome == CANCELLED:
+        if ended.outcome == CANCELLED or (well and self._random() >= self._share):
             return
         try:
-            failure = failure_in(ended) or ""  # none if a further attempt has made it good
-            if failure or self._random() < self._share:
+            failure = "" if well else failure_in(ended) or ""  # none if a further attempt has made it good
+            if well or failure or self._random() < self._share:
                 self._write(ended, failure)
         except Exception as error:  # noqa: BLE001  # a request is never lost because there is no line of it
             if not self._told:
