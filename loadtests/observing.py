@@ -2,7 +2,7 @@
 
 `python -m loadtests.observing`, needs wrk. Both run at once and are asked in turns, so that a ratio is one moment's.
 On: incidents are kept, values are looked at, one request in a hundred (`SHARE`) leaves a line of JSON and a trace,
-the live page is open, and `/metrics` is fetched every fifteen seconds. Both have request ids, counters and all protection.
+the live page is open, and `/metrics` is fetched every 15 s. Both have request ids, counters and all protection.
 """
 
 import argparse
