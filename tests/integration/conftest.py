@@ -1,9 +1,10 @@
-"""One real system for the whole session, and the story of what went wrong in it."""
+"""Real systems that tests share, one at a time, and the story of what went wrong in them."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,33 @@ from tests.otlp import FakeOtlp, collecting
 HERE = Path(__file__).parent
 
 
+class Stage:
+    """Has one system at a time: whoever wants another one has the last one end first, in good order."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._system: System | None = None
+        self._ending = contextlib.ExitStack()
+
+    def system(self, name: str, make: Callable[[], System]) -> System:
+        """The one of this name, made and started unless it is there."""
+        if self._system is None or name != self._name:
+            self.leave()
+            system = make()
+            self._ending.enter_context(in_good_order(system))
+            self._name, self._system = name, system
+        return self._system
+
+    def leave(self) -> None:
+        self._system = None
+        self._ending.close()
+
+
 @pytest.fixture(scope="session")
-def running_system(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Started with ``holdfast up`` and stopped with Ctrl-C, after which nothing of it may be left."""
-    store = tmp_path_factory.mktemp("store") / "models"
-    shutil.copytree(zoo_store, store)  # tests publish to it, and spoil what they published
-    system = System(store)
-    with in_good_order(system):
-        yield system
-
-
-@pytest.fixture
-def system(running_system: System) -> System:
-    """The session's system as it was at the start, whatever the test before did to it."""
-    running_system.restore()
-    return running_system
+def stage() -> Iterator[Stage]:
+    found = Stage()
+    yield found
+    found.leave()
 
 
 @pytest.fixture(scope="session")
@@ -39,59 +52,95 @@ def collector() -> Iterator[FakeOtlp]:
         yield found
 
 
-@pytest.fixture(scope="session")
-def observed(zoo_store: Path, collector: FakeOtlp) -> Iterator[System]:
+# Each of these is shared by all tests that want it, which stand together (see SHARED).
+
+
+@pytest.fixture
+def observed(stage: Stage, zoo_store: Path, collector: FakeOtlp) -> System:
     """A system that tells all there is to tell of its requests, and in which only a fallback helps."""
-    model = {
-        "name": "digits",
-        "versions": ["v1", "v2"],
-        "stable": "v2",
-        "fallback": [{"type": "version", "version": "v1"}],
-        "retry": {"enabled": False},
-        "breaker": {"enabled": False},
-    }
-    system = System(zoo_store, models=[model])
-    system.args["faults"] = True
-    system.args["log_format"] = "json"
-    system.args["access_log"] = 1
-    system.args["tracing"] = {"endpoint": collector.endpoint, "sample_ratio": 0, "service_name": "reef"}
-    with in_good_order(system):
-        yield system
+
+    def make() -> System:
+        model = {
+            "name": "digits",
+            "versions": ["v1", "v2"],
+            "stable": "v2",
+            "fallback": [{"type": "version", "version": "v1"}],
+            "retry": {"enabled": False},
+            "breaker": {"enabled": False},
+        }
+        system = System(zoo_store, models=[model])
+        system.args["faults"] = True
+        system.args["log_format"] = "json"
+        system.args["access_log"] = 1
+        system.args["tracing"] = {"endpoint": collector.endpoint, "sample_ratio": 0, "service_name": "reef"}
+        return system
+
+    return stage.system("observed", make)
 
 
-@pytest.fixture(scope="session")
-def unprotected(zoo_store: Path) -> Iterator[System]:
+@pytest.fixture
+def unprotected(stage: Stage, zoo_store: Path) -> System:
     """A system with one gateway that obeys faults. `digits-lite` has two replicas and nothing that protects a request,
     and shadows `digits`."""
-    off = {name: {"enabled": False} for name in ("admission", "breaker", "ejection", "retry")}
-    models: list[dict[str, Any]] = [
-        {"name": "digits-lite", "versions": ["v1"], "replicas": 2, "timeout_ms": 3000, **off},
-        {"name": "digits", "versions": ["v2"], "shadow": {"model": "digits-lite", "share": 1.0, "silent_after_s": 1}},
-    ]
-    system = System(zoo_store, models=models, gateways=1)
-    system.args["faults"] = True
-    with in_good_order(system):
-        yield system
+
+    def make() -> System:
+        off = {name: {"enabled": False} for name in ("admission", "breaker", "ejection", "retry")}
+        shadow = {"model": "digits-lite", "share": 1.0, "silent_after_s": 1}
+        models: list[dict[str, Any]] = [
+            {"name": "digits-lite", "versions": ["v1"], "replicas": 2, "timeout_ms": 3000, **off},
+            {"name": "digits", "versions": ["v2"], "shadow": shadow},
+        ]
+        system = System(zoo_store, models=models, gateways=1)
+        system.args["faults"] = True
+        return system
+
+    return stage.system("unprotected", make)
 
 
-@pytest.fixture(scope="session")
-def rolling(zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+@pytest.fixture
+def rolling(stage: Stage, zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
     """A system for rollouts, with a store of its own. Its settings say v1, whatever a rollout makes of it."""
-    store = tmp_path_factory.mktemp("store") / "models"
-    shutil.copytree(zoo_store, store)
-    system = System(store, models=[{"name": "digits", "versions": ["v1"]}])
-    system.args["faults"] = True
-    with in_good_order(system):
-        yield system
+
+    def make() -> System:
+        system = System(copied(zoo_store, tmp_path_factory), models=[{"name": "digits", "versions": ["v1"]}])
+        system.args["faults"] = True
+        return system
+
+    return stage.system("rolling", make)
+
+
+@pytest.fixture
+def system(stage: Stage, zoo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    """The example models as people have them, as they were at the start, whatever the test before did to them."""
+    found = stage.system("system", lambda: System(copied(zoo_store, tmp_path_factory)))
+    found.restore()
+    return found
+
+
+def copied(store: Path, folders: pytest.TempPathFactory) -> Path:
+    """For tests that publish to it, or spoil what is in it."""
+    copy = folders.mktemp("store") / "models"
+    shutil.copytree(store, copy)
+    return copy
+
+
+SHARED = ("observed", "unprotected", "rolling", "system")
+"""The order in which tests come; before them those that start systems of their own, or none."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First the tests that start systems of their own: two at once would be slow. So one of xdist's workers has all."""
-    items.sort(key=lambda item: "running_system" in getattr(item, "fixturenames", ()))
+    """Systems one after the other: two at once would be slow. So one of xdist's workers has all of them."""
+    items.sort(key=_turn)
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.xdist_group("systems"))
+
+
+def _turn(item: pytest.Item) -> int:
+    wanted = getattr(item, "fixturenames", ())
+    shared = [index for index, name in enumerate(SHARED, 1) if name in wanted and "stage" in wanted]
+    return shared[0] if shared else 0
 
 
 @pytest.hookimpl(wrapper=True)
