@@ -55,7 +55,7 @@ serve: env models ## run the gateway on this machine until Ctrl-C
 
 # Two workers: one for all tests that start whole systems, one for the others.
 test: env ## run all tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 # Not part of `test`: it needs Debian's chromium (apt-get install chromium), which not every machine has.
 page: env ## test the live page in a real Chromium (ARGS='-k keyboard')

@@ -6,9 +6,11 @@ import inspect
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from models.registry import Registry
 from tests.fakes import FakeClock, run
@@ -48,6 +50,17 @@ def socket_dir() -> Iterator[Path]:
     """A folder with a path short enough for Unix sockets."""
     with tempfile.TemporaryDirectory(prefix="hf-") as folder:
         yield Path(folder)
+
+
+class OneHasTheSystems(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """One of xdist's workers has all tests that start systems: two at once would be slow. The others go by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "systems" if nodeid.startswith("tests/integration/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneHasTheSystems:
+    return OneHasTheSystems(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,8 +13,6 @@ import pytest
 from tests.integration.system import System, in_good_order
 from tests.otlp import FakeOtlp, collecting
 
-HERE = Path(__file__).parent
-
 
 class Stage:
     """Has one system at a time: whoever wants another one has the last one end first, in good order."""
@@ -128,13 +126,9 @@ SHARED = ("observed", "unprotected", "rolling", "system")
 """The order in which tests come; before them those that start systems of their own, or none."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Systems one after the other: two at once would be slow. So one of xdist's workers has all of them."""
+    """One system after the other."""
     items.sort(key=_turn)
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group("systems"))
 
 
 def _turn(item: pytest.Item) -> int:

@@ -29,7 +29,7 @@ def kept(system: System, outcome: str, failure: str) -> dict[str, Any]:
 
     def found() -> Any:
         lines: list[dict[str, Any]] = incidents(system, "list", "--model", "digits", "--outcome", outcome)
-        return next((line for line in lines if line["failure"] == failure), None)
+        return next((line for line in lines if (line["outcome"], line["failure"]) == (outcome, failure)), None)
 
     line: dict[str, Any] = eventually(found, f"a {outcome} ({failure}) is kept")
     return line
