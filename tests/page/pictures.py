@@ -27,7 +27,7 @@ version: v2
 steps: [{setWeight: 10}, {pause: {duration: 120s}}, {setWeight: 50}, {pause: {}}, {setWeight: 100}]
 bake: {duration: 10m}
 """
-CALM_S = 100.0
+CALM_S = 200.0
 SOON_S = 90.0
 
 
