@@ -10,13 +10,11 @@ import asyncio
 import contextlib
 import json
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from loadtests.bench import process_tree, wrk
@@ -26,6 +24,7 @@ from loadtests.resilience.answers import digit_documents
 from loadtests.resilience.client import NoReply, Pool
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.system import HOST, HoldfastUnderTest
+from loadtests.terminal import sigterm_is_ctrl_c
 
 MODEL: Final = "digits"
 VERSION: Final = "v2"
@@ -47,7 +46,7 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """0, 2 when it couldn't run, 130 when interrupted. It judges nothing."""
     options = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    sigterm_is_ctrl_c()
     try:
         print(asyncio.run(_measured(options, lambda line: print(line, flush=True))))
     except (RunError, BenchError) as error:
@@ -116,16 +115,13 @@ def _ticks(pids: Mapping[int, str]) -> dict[int, int]:
 # The two systems
 
 
-def _settings(store: Path) -> dict[str, Any]:
+def _off(store: Path) -> dict[str, Any]:
     return {
         "store": str(store),
         "gateway": {"replicas": 1},
         "models": [{"name": MODEL, "versions": [VERSION], "replicas": 1}],
+        "incidents": {"enabled": False},
     }
-
-
-def _off(store: Path) -> dict[str, Any]:
-    return {**_settings(store), "incidents": {"enabled": False}}
 
 
 def _on(folder: Path, parts: Collection[str], endpoint: str) -> dict[str, Any]:
@@ -212,10 +208,6 @@ def _parts(text: str) -> tuple[str, ...]:
     if unknown := set(text.split(",")) - {*PARTS}:
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
     return tuple(text.split(","))
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

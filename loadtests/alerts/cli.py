@@ -2,24 +2,22 @@
 
 import argparse
 import asyncio
-import signal
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from loadtests.alerts import chaos, live, promtool
 from loadtests.alerts.judging import table
 from loadtests.chaos.spec import ScenarioError
 from loadtests.resilience.errors import RunError
+from loadtests.terminal import sigterm_is_ctrl_c, timed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when all held, 1 when not, 2 when it couldn't run, 130 when interrupted."""
     options = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    sigterm_is_ctrl_c()
     try:
         return asyncio.run(_work(options))
     except (ScenarioError, RunError) as error:
@@ -31,10 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _work(options: argparse.Namespace) -> int:
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {text}", flush=True)
+    say = timed()
 
     if options.command == "chaos":
         out = options.out or Path(".alerts") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -51,10 +46,6 @@ async def _work(options: argparse.Namespace) -> int:
             print(complaint)
         return 1 if complaints else 0
     return 0
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,14 +2,12 @@
 
 import argparse
 import http.client
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from loadtests.bench import install, machine, measure, plot, report, wrk
 from loadtests.bench.errors import BenchError
@@ -20,12 +18,13 @@ from loadtests.bench.results import Failure, Results
 from loadtests.bench.server import busy_ports
 from loadtests.bench.systems import HOLDFAST_CMD, ROOT, Place, System
 from loadtests.bench.workloads import MLP, PAYLOADS, Form, Payload, complaint, payload_named, post, write_body
+from loadtests.terminal import sigterm_is_ctrl_c
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when all went well, 1 with one line on stderr when not, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    sigterm_is_ctrl_c()
     try:
         status: int = arguments.command(arguments)
     except BenchError as error:
@@ -35,10 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("bench: interrupted", file=sys.stderr)
         return 130
     return status
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 _KNOWN = f"of {', '.join(PAYLOADS)}; default: all"

@@ -3,13 +3,11 @@
 import argparse
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from loadtests.chaos import broken, composed, library, progress, table
 from loadtests.chaos.broken import Noticed
@@ -20,6 +18,7 @@ from loadtests.chaos.spec import Scenario, ScenarioError, lasting
 from loadtests.chaos.table import Line
 from loadtests.report import cli as report
 from loadtests.resilience.errors import RunError
+from loadtests.terminal import sigterm_is_ctrl_c, timed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command == "schedule":
             print(_schedule(library.load(options.scenario), options.seed), end="")
             return 0
-        signal.signal(signal.SIGTERM, _interrupt)
+        sigterm_is_ctrl_c()
         return _broken(options) if options.command == "broken" else _work(_chosen(options), options)
     except (ScenarioError, RunError) as error:
         print(f"chaos: {error}", file=sys.stderr)
@@ -62,7 +61,7 @@ def _broken(options: argparse.Namespace) -> int:
     if unknown := [name for name in names if name not in PROTECTIONS]:
         raise RunError(f"there is no protection {unknown[0]!r}; there are {', '.join(PROTECTIONS)}")
     plan = _plan((), options)
-    found = asyncio.run(_all_broken(plan, names, options.write_docs, _teller()))
+    found = asyncio.run(_all_broken(plan, names, options.write_docs, timed()))
     print(f"\n{broken.in_a_terminal(found)}\nrecords are in {plan.out}")
     return 0 if all(one.noticed for one in found) else 1
 
@@ -80,15 +79,6 @@ async def _all_broken(plan: Plan, names: Sequence[str], page: Path | None, say: 
     return found
 
 
-def _teller() -> Say:
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {text}", flush=True)
-
-    return say
-
-
 def _plan(chosen: Sequence[Scenario], options: argparse.Namespace) -> Plan:
     return Plan(
         scenarios=chosen,
@@ -103,7 +93,7 @@ def _plan(chosen: Sequence[Scenario], options: argparse.Namespace) -> Plan:
 
 def _work(chosen: Sequence[Scenario], options: argparse.Namespace) -> int:
     plan = _plan(chosen, options)
-    say = _teller()
+    say = timed()
     lines = asyncio.run(_all(plan, say))
     print(f"\n{table.of_all(lines)}\nrecords are in {plan.out}")
     if folders := sorted(record.parent for record in plan.out.rglob("run.json")):
@@ -134,10 +124,6 @@ async def _all(plan: Plan, say: Say) -> list[Line]:
                 left = progress.left(time.monotonic() - began, played, sum(seconds.values()))
                 say(f"{done} of {len(plan.scenarios)} done, {sum(line.held for line in lines)} held{left}")
     return lines
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

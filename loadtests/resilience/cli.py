@@ -3,12 +3,9 @@
 import argparse
 import asyncio
 import json
-import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from loadtests.resilience import table
 from loadtests.resilience.errors import RunError
@@ -17,6 +14,7 @@ from loadtests.resilience.scenario import Scenario
 from loadtests.resilience.scenarios import SCENARIOS
 from loadtests.resilience.setups import PROTECTIONS
 from loadtests.resilience.stage import Pace
+from loadtests.terminal import sigterm_is_ctrl_c, timed
 
 SHORT_S = 7.0
 FULL_S = 60.0
@@ -25,11 +23,8 @@ FULL_S = 60.0
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when all held, 1 when not, 2 when it couldn't run, 130 when interrupted."""
     options = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
+    sigterm_is_ctrl_c()
+    say = timed()
 
     try:
         plan = _plan(options)
@@ -48,10 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Without {plan.protection}:\n")
     print(table.render(results, should_fail=should_fail))
     return 0 if table.went_well(results, should_fail=should_fail) else 1
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,18 +3,16 @@
 import argparse
 import asyncio
 import json
-import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from loadtests.resilience.errors import RunError
 from loadtests.rollouts.run import Plan, as_json, run
 from loadtests.rollouts.scenario import Scenario
 from loadtests.rollouts.scenarios import SCENARIOS
 from loadtests.rollouts.verdict import render, went_well
+from loadtests.terminal import sigterm_is_ctrl_c, timed
 
 REST_S = 3.0
 
@@ -26,11 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for scenario in SCENARIOS:
             print(f"{scenario.name:<24} {(scenario.run.__doc__ or '').strip()}")
         return 0
-    signal.signal(signal.SIGTERM, _interrupt)
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
+    sigterm_is_ctrl_c()
+    say = timed()
 
     plan = Plan(
         scenarios=options.only or SCENARIOS,
@@ -52,10 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print()
     print(render(outcomes))
     return 0 if went_well(outcomes) else 1
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,6 @@ import contextlib
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,13 +21,15 @@ from loadtests.resilience.errors import RunError
 from loadtests.resilience.figures import Kind, Sample
 from loadtests.resilience.load import Load
 from loadtests.resilience.schedule import steady
+from loadtests.resilience.system import HOST
+from loadtests.rollouts.artifacts import Images
 from loadtests.rollouts.seen import by_whom
 from loadtests.rollouts.store import BETTER, MADE, MODEL, add_made, digit_images, known_answers
+from loadtests.terminal import timed
 
 VERSION: Final = "fails-30"
 FILE: Final = "loadtests/rollouts/bad-canary.yaml"
 IMAGES: Final = 200
-HOST: Final = "127.0.0.1"
 LINE_EVERY_S: Final = 5.0
 _TIMEOUT_S: Final = 10.0
 
@@ -38,10 +39,7 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when no answer was bad, 1 when one was, 2 when nobody could be asked."""
     options = _parser().parse_args(argv)
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
+    say = timed()
 
     try:
         samples = asyncio.run(_watched(options, say))
@@ -58,8 +56,8 @@ async def _watched(options: argparse.Namespace, say: Say) -> list[Sample]:
         known: dict[str, Sequence[Outputs]] = {
             version: await answers_in_calm(pool, version, documents) for version in await _ready(pool, options.port)
         }
-        await _publish(options.store, say)
         images, _ = digit_images()
+        await _publish(options.store, images, say)
         known.update(await asyncio.to_thread(known_answers, options.store, [VERSION], images[:IMAGES]))
         bodies = [encode("POST", f"/v2/models/{MODEL}/infer", document) for document in documents]
         load = Load(pool, Judge(known, known), lambda arrival: bodies[arrival.image], timeout_s=_TIMEOUT_S)
@@ -84,13 +82,12 @@ async def _ready(pool: Pool, port: int) -> list[str]:
     return found
 
 
-async def _publish(store: Path, say: Say) -> None:
+async def _publish(store: Path, images: Images, say: Say) -> None:
     if not (store / MODEL / BETTER).is_dir():
         raise RunError(f"--store: no {MODEL}@{BETTER} in {store}")
     if (store / MODEL / VERSION).is_dir():
         say(f"{MODEL}@{VERSION} is in {store} already: {MADE[VERSION].notes}")
         return
-    images, _ = digit_images()
     with tempfile.TemporaryDirectory(prefix="hfr-made-") as work:
         await add_made(store, [VERSION], images, work=Path(work))
     say(f"{MODEL}@{VERSION} is published to {store}: {MADE[VERSION].notes}")
