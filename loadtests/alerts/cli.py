@@ -16,7 +16,7 @@ from loadtests.terminal import sigterm_is_ctrl_c, timed
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when all held, 1 when not, 2 when it couldn't run, 130 when interrupted."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     sigterm_is_ctrl_c()
     try:
         return asyncio.run(_work(options))
@@ -48,14 +48,14 @@ async def _work(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.alerts",
         description="Rules, dashboards and alerts of deploy/, tried with a real Prometheus.",
     )
-    parser.set_defaults(command="all")
     parser.add_argument("--store", type=Path, default=Path(".holdfast/models"), metavar="DIR", help="of the models")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    parser.set_defaults(command="all")  # once there is a COMMAND: before, its own default of None would win
     commands.add_parser("all", help="rules, then dashboards (this, if left out)")
     commands.add_parser("rules", help="have promtool check and test the rules")
     commands.add_parser("dashboards", help="run every query of every dashboard against a running system")

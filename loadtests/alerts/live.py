@@ -1,7 +1,8 @@
 """Every query of every dashboard, run against a Prometheus that scrapes a system with something to show.
 
-It has a shadow and a cache, had a version rolled back, a breaker open and more asked of it than it could do, and has
-a canary that waits for a person. A query counts if it gave a number at any moment since the start.
+It has a shadow that failed and was too slow, and a cache, had a version rolled back, a breaker open and more asked of
+it than it could do, and has a canary that waits for a person. A query counts if it gave a
+number at any moment since the start.
 """
 
 import asyncio
@@ -80,21 +81,29 @@ async def _history(system: HoldfastUnderTest, say: Say) -> None:
     rollouts = Rollouts(system.pool)
     try:
         say(f"a rollout of {BAD}, which is taken back")
-        await rollouts.start(rollout_file(BAD, steps=(50,), pause="30s"))
+        await rollouts.start(rollout_file(BAD, steps=(50, 100), pause="30s"))
         await rollouts.until("it is over", lambda one: one["phase"] in OVER and one["settled"], within_s=_ROLLOUT_S)
-        say("the stable version fails for a while, and a crowd comes")
-        fault = {"fail_rate": 1.0, "for_s": _FAULT_S}
-        await system.ask("POST", "/v2/holdfast/faults", {"model": MODEL, "version": "v1", "fault": fault})
+        say("the stable version fails for a while")
+        await _hurt(system, MODEL, {"fail_rate": 1.0})
         await asyncio.sleep(_FAULT_S)
+        say("the shadow fails and is too slow for a while, and a crowd comes")
+        await _hurt(system, LITE, {"fail_rate": 0.5, "slow_ms": 500.0})
         await _crowd(system)
+        await asyncio.sleep(_FAULT_S)
         say(f"a rollout of {BETTER}, which waits for a person")
-        await rollouts.start(rollout_file(BETTER, steps=(25,), pauses={25: None}))
+        await rollouts.start(rollout_file(BETTER, steps=(25, 100), pauses={25: None}))
         await rollouts.until("it waits", lambda one: one["phase"] == "Paused", within_s=_ROLLOUT_S)
         await asyncio.sleep(_SETTLE_S)
     finally:
         traffic.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await traffic
+
+
+async def _hurt(system: HoldfastUnderTest, model: str, fault: Mapping[str, Any]) -> None:
+    """All replicas of its first version, for a while."""
+    fault = {**fault, "for_s": _FAULT_S}
+    await system.ask("POST", "/v2/holdfast/faults", {"model": model, "version": "v1", "fault": fault})
 
 
 def _requests() -> list[bytes]:

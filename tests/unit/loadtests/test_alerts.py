@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.alerts import chaos, files
+from loadtests.alerts import chaos, cli, files
 from loadtests.alerts.judging import Expected, Fired, by_severity, judge, table
 from loadtests.alerts.queries import Query, queries_of
 from loadtests.alerts.rules import milliseconds, quicker
@@ -135,3 +135,7 @@ def test_in_calm_nothing_may_fire() -> None:
     assert chaos.expected()["calm"] == Expected()
     [calm, failing] = chaos.chosen("calm,primary_failing")
     assert (calm.name, calm.faults, failing.name) == ("calm", [], "primary_failing")
+
+
+def test_without_a_command_rules_and_dashboards_are_tried() -> None:
+    assert cli.parser().parse_args([]).command == "all"
