@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry's own SDK makes and sends them: OTLP over HTTP, in protobuf.
+"""Spans as OpenTelemetry's SDK has and sends them: OTLP over HTTP, in protobuf.
 
 Imported only where traces are sent. What the settings don't say (certificates, headers, compression) comes from
 OpenTelemetry's environment variables, read once when this connects. Not here: when anything is sent
@@ -8,20 +8,18 @@ OpenTelemetry's environment variables, read once when this connects. Not here: w
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from opentelemetry import trace as api
-from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from serving.tracing.spans import Finished, Span, spans_of
+from serving.tracing.spans import Finished, Value, spans_of
 from serving.tracing.w3c import parse_tracestate
 
 TRACES_PATH: Final = "/v1/traces"
@@ -32,6 +30,9 @@ _KINDS: Final = {
     "internal": api.SpanKind.INTERNAL,
 }
 _SAMPLED: Final = api.TraceFlags(api.TraceFlags.SAMPLED)
+_NO_STATE: Final = api.TraceState()
+_UNSET: Final = api.Status()
+_SCOPE: Final = InstrumentationScope("holdfast")
 
 
 class NotSent(Exception):
@@ -45,100 +46,59 @@ def traces_url(endpoint: str) -> str:
 
 def http_exporter(endpoint: str, *, timeout_s: float) -> SpanExporter:
     """Its own words about failures are left out of the log: ``serving.tracing.export`` has one line for them."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     return OTLPSpanExporter(endpoint=traces_url(endpoint), timeout=timeout_s)
 
 
 class OtlpCollector:
-    """A ``serving.tracing.export.Collector`` on an SDK exporter. For one thread; ``close`` may come from any."""
+    """A ``serving.tracing.export.Collector`` on an SDK exporter. For one thread; ``close`` may come from any.
+
+    Spans are made whole, as the exporter takes them: the SDK's tracer, which would have to be told every id and moment
+    that is known already, takes ten times as long.
+    """
 
     def __init__(self, exporter: SpanExporter, *, resource: dict[str, str], random_bits: Callable[[int], int]) -> None:
         self._exporter = exporter
-        self._ids = _Ids(random_bits)
-        self._spans = _Collected()
-        provider = TracerProvider(
-            sampler=ALWAYS_ON,
-            resource=Resource.create(dict(resource)),
-            shutdown_on_exit=False,
-            id_generator=self._ids,
-            span_limits=SpanLimits(max_span_attribute_length=ATTRIBUTE_MAX_CHARACTERS),
-        )
-        provider.add_span_processor(self._spans)
-        self._tracer = provider.get_tracer("holdfast")
+        self._bits = random_bits
+        self._resource = Resource.create(dict(resource))
 
     def send(self, requests: Sequence[Finished]) -> int:
-        self._spans.taken()  # of a batch that couldn't be made to its end
-        for request in requests:
-            self._make(request)
-        made = self._spans.taken()
-        if self._exporter.export(made) is not SpanExportResult.SUCCESS:
+        spans = [made for request in requests for made in self._made(request)]
+        if self._exporter.export(spans) is not SpanExportResult.SUCCESS:
             raise NotSent("the collector doesn't answer, or refuses them")
-        return len(made)
+        return len(spans)
 
     def close(self) -> None:
         """What waits to be repeated isn't; what is under way ends with its timeout at the latest."""
         self._exporter.shutdown()
 
-    def _make(self, request: Finished) -> None:
+    def _made(self, request: Finished) -> Iterator[ReadableSpan]:
         trace = request.trace
-        members = () if trace.state is None else parse_tracestate(trace.state)
-        state = api.TraceState(list(members))
-        for span in spans_of(request, self._ids.new_span_id):
-            self._ids.trace_id, self._ids.span_id = trace.trace_id, span.span_id
-            above = Context()
+        state = _NO_STATE if trace.state is None else api.TraceState(list(parse_tracestate(trace.state)))
+        for span in spans_of(request, self._new_span_id):
+            parent = None
             if span.parent_id is not None:
                 remote = span.span_id == trace.span_id
                 parent = api.SpanContext(trace.trace_id, span.parent_id, remote, _SAMPLED, state)
-                above = api.set_span_in_context(api.NonRecordingSpan(parent), above)
-            self._record(span, above)
+            yield ReadableSpan(
+                span.name,
+                api.SpanContext(trace.trace_id, span.span_id, False, _SAMPLED, state),
+                parent,
+                self._resource,
+                {name: _bounded(value) for name, value in span.attributes.items()},
+                kind=_KINDS[span.kind],
+                status=_UNSET if span.error is None else api.Status(api.StatusCode.ERROR, span.error),
+                start_time=_ns(span.began),
+                end_time=_ns(max(span.ended, span.began)),
+                instrumentation_scope=_SCOPE,
+            )
 
-    def _record(self, span: Span, above: Context) -> None:
-        own = self._tracer.start_span(
-            span.name,
-            above,
-            kind=_KINDS[span.kind],
-            attributes=span.attributes,
-            start_time=_ns(span.began),
-        )
-        if span.error is not None:
-            own.set_status(api.StatusCode.ERROR, span.error)
-        own.end(_ns(max(span.ended, span.began)))
-
-
-class _Ids(IdGenerator):
-    """Gives the SDK the ids that are known already."""
-
-    def __init__(self, random_bits: Callable[[int], int]) -> None:
-        self.trace_id = 0
-        self.span_id = 0
-        self._bits = random_bits
-
-    def new_span_id(self) -> int:
+    def _new_span_id(self) -> int:
         return self._bits(64) or 1
 
-    def generate_trace_id(self) -> int:
-        return self.trace_id
 
-    def generate_span_id(self) -> int:
-        return self.span_id
-
-
-class _Collected(SpanProcessor):
-    """Keeps what has ended until it is taken."""
-
-    def __init__(self) -> None:
-        self._spans: list[ReadableSpan] = []
-
-    def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None: ...
-
-    def on_end(self, span: ReadableSpan) -> None:
-        self._spans.append(span)
-
-    def taken(self) -> list[ReadableSpan]:
-        spans, self._spans = self._spans, []
-        return spans
+def _bounded(value: Value) -> Value:
+    return value[:ATTRIBUTE_MAX_CHARACTERS] if isinstance(value, str) else value
 
 
 def _ns(wall: float) -> int:
