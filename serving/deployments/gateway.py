@@ -45,6 +45,7 @@ class GatewayReplica:
         from serving.admin.routes import AdminRoutes
         from serving.admin.token import TokenFile
         from serving.cache_setup import open_cache
+        from serving.garbage import settle
         from serving.gateway import Gateway
         from serving.incidents.setup import open_incidents
         from serving.ingress.asgi import AsgiApp
@@ -118,6 +119,7 @@ class GatewayReplica:
         await self._follow_token()
         if (table := await self._read_table()) is not None:
             await self._gateway.apply(table)
+        settle()
         await self._listener.start()
         self._tasks = [
             asyncio.get_running_loop().create_task(every(TABLE_POLL_S, self._follow_file)),

@@ -37,6 +37,7 @@ class ModelReplica:
         from serving.channel.messages import PROTOCOL_VERSION, Hello
         from serving.channel.runner import ModelRunner
         from serving.channel.server import TensorServer
+        from serving.garbage import settle
         from serving.health import ReplicaHealth, memory_limit_mb
         from serving.metrics import ProcessMetrics, ReplicaMetrics, open_metrics
         from serving.watchdog import LoopTurns, ModelRuns, Watchdog
@@ -69,6 +70,7 @@ class ModelReplica:
         replica = serve.get_replica_context().replica_id.unique_id
         self._injector = self._faults(replica) if settings.faults else None
         self._flusher = asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, self._flush_metrics))
+        settle()
         self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
         self._health = ReplicaHealth(
             self._golden,

@@ -30,10 +30,15 @@ PREFIX_BITS = 48
 def open_tracing(
     settings: Settings, gateway: Gateway, *, version: str, clock: Clock, random_bits: Callable[[int], int]
 ) -> SpanExport | None:
-    """What sends spans, or None if the settings name no collector. It connects later, in its thread."""
+    """What sends spans, or None if the settings name no collector. It connects later, in its thread.
+
+    The SDK is imported now, so that it is among what ``serving.garbage`` leaves alone.
+    """
     own = settings.tracing
     if own is None:
         return None
+    import serving.tracing.otlp  # noqa: F401
+
     export = SpanExport(
         lambda: connected(own, version=version, random_bits=random_bits),
         rollout_of=lambda model: rollout_of(gateway, model),
@@ -45,7 +50,7 @@ def open_tracing(
 
 
 def connected(own: TracingSettings, *, version: str, random_bits: Callable[[int], int]) -> Collector:
-    """The SDK and its exporter, imported now."""
+    """The SDK and its exporter."""
     from serving.tracing.otlp import OtlpCollector, http_exporter
 
     return OtlpCollector(
