@@ -38,7 +38,7 @@ from serving.incidents.incident import (
 from serving.incidents.redaction import Redaction
 from serving.incidents.store import IncidentStore, Row, StoreUnreadable
 from serving.offload import Limits, Offload
-from serving.request.pipeline import CANCELLED, OK, Ended
+from serving.request.pipeline import CANCELLED, Ended, Hear, InferCall
 from serving.settings import IncidentSettings
 
 log = logging.getLogger("holdfast.incidents")
@@ -133,15 +133,15 @@ class Keeper:
         self._offload.start()
 
     def ended(self, ended: Ended) -> None:
-        exchange = ended.exchange
-        if ended.outcome == OK and not ended.doubts and (exchange is None or not exchange.failed):
-            return
         if ended.outcome == CANCELLED or self._offload.closed:
             return
         try:
             self._take(ended)
         except Exception as error:  # noqa: BLE001  # a request is never lost because it couldn't be kept
             self._offload.lost(error)
+
+    def of_good(self, call: InferCall) -> Hear | None:
+        return None
 
     @property
     def waiting(self) -> int:

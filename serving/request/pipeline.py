@@ -8,7 +8,7 @@ Each stage is a line here and a file of its own. Not here: HTTP (``serving.ingre
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -168,19 +168,35 @@ class Ended(NamedTuple):
     doubts: str = ""
 
     @property
+    def went_well(self) -> bool:
+        """Whether there is nothing to tell of it."""
+        return _went_well(self.outcome, self.doubts, self.exchange)
+
+    @property
     def trace_id(self) -> str:
         """In hexadecimal digits; empty if the request is in no trace."""
         return "" if self.call.context is None else self.call.context.trace_id
 
 
+def _went_well(outcome: str, doubts: str, exchange: Exchange | None) -> bool:
+    return outcome == OK and not doubts and (exchange is None or not exchange.failed)
+
+
+Hear = Callable[[Ended], None]
+
+
 class Observer(Protocol):
-    """Hears of every request exactly once, as a ``Recorder`` does, and of all there is to it.
+    """Hears of requests when they have ended, of each at most once, and of all there is to it.
 
     It is called on the way of the request: it never raises and never waits. Whoever keeps ``error`` keeps everything
     that was under way, by its traceback: take its ``code`` and its ``message``.
     """
 
-    def ended(self, ended: Ended) -> None: ...
+    def ended(self, ended: Ended) -> None:
+        """Of every request that didn't go well in every way."""
+
+    def of_good(self, call: InferCall) -> Hear | None:
+        """What wants to be told of this one, which did; None, as mostly, if nothing does."""
 
 
 class Reply(NamedTuple):
@@ -244,11 +260,11 @@ class Pipeline:
         finally:
             seconds = self._monotonic() - arrived
             self._recorder.record(key, outcome, seconds=seconds, origin=origin)
-            if self._observer is not None:
-                known_as = context.request_id if context is not None else "" if request is None else request.id or ""
-                self._observer.ended(
-                    Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, known_as, doubts)
-                )
+            if (observer := self._observer) is not None:
+                hear = observer.of_good(call) if _went_well(outcome, doubts, exchange) else observer.ended
+                if hear is not None:
+                    name = context.request_id if context is not None else "" if request is None else request.id or ""
+                    hear(Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, name, doubts))
             failure = None  # else the error would keep this frame, and this frame the error
 
     async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit | Overloaded) -> Given:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from serving.clock import Clock
 from serving.offload import Limits, Offload
-from serving.request.pipeline import Ended
+from serving.request.pipeline import Ended, Hear, InferCall
 from serving.tracing.privacy import Quotable
 from serving.tracing.spans import Finished, finished
 
@@ -104,6 +104,9 @@ class SpanExport:
             self._offload.put(finished(ended, context.trace, now=now, rollout=rollout, quotable=self._quotable))
         except Exception as error:  # noqa: BLE001  # a request is never lost because it couldn't be traced
             self._offload.lost(error)
+
+    def of_good(self, call: InferCall) -> Hear | None:
+        return self.ended if call.context is not None and call.context.trace is not None else None
 
     @property
     def waiting(self) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 from serving.clock import Clock
 from serving.incidents.incident import failed_canary, failure_in, is_callers_own, last_failed
 from serving.log_lines import fields, shortened
-from serving.request.pipeline import CANCELLED, OK, Ended
+from serving.request.pipeline import CANCELLED, OK, Ended, Hear, InferCall
 from serving.tracing.privacy import Quotable
 from serving.tracing.rates import LineRates
 
@@ -61,11 +61,10 @@ class RequestLog:
         self._told = False
 
     def ended(self, ended: Ended) -> None:
-        exchange = ended.exchange
-        well = ended.outcome == OK and not ended.doubts and (exchange is None or not exchange.failed)
-        if ended.outcome == CANCELLED or (well and self._random() >= self._share):
+        if ended.outcome == CANCELLED:
             return
         try:
+            well = ended.went_well
             failure = "" if well else failure_in(ended) or ""  # none if a further attempt has made it good
             if well or failure or self._random() < self._share:
                 self._write(ended, failure)
@@ -73,6 +72,9 @@ class RequestLog:
             if not self._told:
                 self._log.error("a request left no line", exc_info=error)
             self._told = True
+
+    def of_good(self, call: InferCall) -> Hear | None:
+        return self.ended if self._random() < self._share else None
 
     def _write(self, ended: Ended, failure: str) -> None:
         rates, kind = (self._rates, (*ended.key, ended.outcome, failure)) if failure else (self._good_rates, GOOD)

@@ -27,7 +27,7 @@ from serving.errors import (
 )
 from serving.request.deadline import Deadlines
 from serving.request.lane import Lane, LaneLimits
-from serving.request.pipeline import CANCELLED, OK, Ended, InferCall, Origin, Pipeline, Plan
+from serving.request.pipeline import CANCELLED, OK, Ended, Hear, InferCall, Origin, Pipeline, Plan
 from serving.request.quality import QualityCounts, QualityGate
 from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, FakeReplica, plan_of, settled
 
@@ -50,6 +50,9 @@ class Seen:
 
     def ended(self, ended: Ended) -> None:
         self.all.append(ended)
+
+    def of_good(self, call: InferCall) -> Hear | None:
+        return self.ended
 
 
 class OneModel:
@@ -264,6 +267,26 @@ async def test_an_observer_hears_all_of_a_good_answer(clock: FakeClock) -> None:
     assert (seen.exchange.attempts, seen.error, seen.origin) == (1, None, None)
 
 
+async def test_an_observer_may_choose_among_good_answers_and_hears_of_all_others(clock: FakeClock) -> None:
+    class Choosy(Seen):
+        def of_good(self, call: InferCall) -> Hear | None:
+            return self.ended if b"chosen" in call.body else None
+
+    rig, choosy = Rig(clock), Choosy()
+    pipeline = Pipeline(rig.router, rig.records, clock=clock, observer=choosy)
+    rig.answering()
+    for name in ("chosen", "not", "chosen"):
+        await pipeline.infer(call(id=name.replace("not", "other")))
+    with pytest.raises(InvalidRequest):
+        await pipeline.infer(InferCall("m", None, b"{"))
+    assert [(seen.outcome, seen.request_id) for seen in choosy.all] == [
+        (OK, "chosen"),
+        (OK, "chosen"),
+        (InvalidRequest.code, ""),
+    ]
+    assert len(rig.records.all) == 4
+
+
 async def test_an_observer_hears_the_error_that_the_caller_gets(clock: FakeClock) -> None:
     rig = Rig(clock)
     rig.answering(ModelFailed("so"))
@@ -322,3 +345,6 @@ async def test_an_error_that_was_observed_leaves_no_cycle_to_the_garbage_collect
 
 class Forgetting:
     def ended(self, ended: Ended) -> None: ...
+
+    def of_good(self, call: InferCall) -> Hear:
+        return self.ended

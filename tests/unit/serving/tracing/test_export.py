@@ -75,6 +75,7 @@ def test_what_was_sampled_is_sent_in_batches(rig: Rig) -> None:
 def test_what_was_not_sampled_or_has_no_context_is_not(rig: Rig) -> None:
     rig.hear(sampled=False)
     rig.export.ended(ended())
+    assert rig.export.of_good(ended().call) is None
     assert (rig.export.waiting, rig.export.send_waiting()) == (0, 0)
     assert rig.connected == 0
 

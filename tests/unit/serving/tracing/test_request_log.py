@@ -61,7 +61,9 @@ class Logged:
 
     def hear(self, *requests: Ended) -> Lines:
         for request in requests:
-            self.log.ended(request)
+            hear = self.log.of_good(request.call) if request.went_well else self.log.ended
+            if hear is not None:
+                hear(request)
         return self.lines
 
 
