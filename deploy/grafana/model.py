@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panels import DURATION, EXCEPT_OK, OF_MODEL, REQUESTS, Line, Panel, Row, dashboard, quantile, rate
+from deploy.grafana.panels import (
+    DURATION,
+    EXCEPT_OK,
+    OF_JOB,
+    OF_MODEL,
+    REQUESTS,
+    Line,
+    Panel,
+    Row,
+    dashboard,
+    quantile,
+    rate,
+)
 
 MODEL: Final = dashboard(
     "model",
@@ -133,6 +145,33 @@ MODEL: Final = dashboard(
                     [Line(rate("holdfast_shed_requests_total", "model, priority"), "{{model}} priority {{priority}}")],
                     "Answered 429, or by a fallback with time to spare.",
                     "reqps",
+                ),
+            ],
+        ),
+        Row(
+            "Inputs and incidents",
+            [
+                Panel(
+                    "Values that the model wasn't made for",
+                    [
+                        Line(
+                            rate("holdfast_input_quality_violations_total", "model, feature, kind"),
+                            "{{model}} {{feature}} {{kind}}",
+                        )
+                    ],
+                    "Missing, or out of the manifest's ranges: a client, or the world, has changed.",
+                ),
+                Panel(
+                    "Incidents that were kept",
+                    [Line(rate("holdfast_incidents_kept_total", "model, failure"), "{{model}} {{failure}}")],
+                    "By what went wrong; at most so many a second of each kind.",
+                ),
+                Panel(
+                    "Incidents that weren't",
+                    [
+                        Line(rate("holdfast_incidents_dropped_total", "reason", of=OF_JOB), "{{reason}}"),
+                    ],
+                    "unwritten: the store can't be written. The others are bounds that were reached.",
                 ),
             ],
         ),

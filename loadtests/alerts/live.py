@@ -1,13 +1,14 @@
 """Every query of every dashboard, run against a Prometheus that scrapes a system with something to show.
 
-It has a shadow that failed and was too slow, and a cache, had a version rolled back, a breaker open and more asked of
-it than it could do, and has a canary that waits for a person. A query counts if it gave a
-number at any moment since the start.
+It has a shadow that failed and was too slow, a cache, and a client that sends a wrong value now and then; it had a
+version rolled back, a breaker open and more asked of it than it could do, and has a canary that waits for a person. A
+query counts if it gave a number at any moment since the start.
 """
 
 import asyncio
 import contextlib
 import itertools
+import json
 import math
 import tempfile
 import time
@@ -36,6 +37,7 @@ SCRAPE_S: Final = 1.0
 STEP_S: Final = 2.0
 _PERIOD_S: Final = 0.02
 _IMAGES: Final = 200
+_NO_PIXEL: Final = 99.0
 _CROWD: Final = 600
 _FAULT_S: Final = 6.0
 _ROLLOUT_S: Final = 90.0
@@ -107,8 +109,12 @@ async def _hurt(system: HoldfastUnderTest, model: str, fault: Mapping[str, Any])
 
 
 def _requests() -> list[bytes]:
+    """Of digits, and of one that has a value no digit has."""
+    documents = digit_documents()[:_IMAGES]
+    bad = json.loads(documents[0])
+    bad["inputs"][0]["data"][0] = _NO_PIXEL
     path = f"/v2/models/{MODEL}/infer"
-    return [encode("POST", path, document) for document in digit_documents()[:_IMAGES]]
+    return [encode("POST", path, document) for document in (*documents, json.dumps(bad).encode())]
 
 
 async def _traffic(system: HoldfastUnderTest) -> None:
