@@ -185,6 +185,21 @@ Time in which no controller watched counts for 30 s at most.
 A version that was rolled back is marked so, and gets no requests until a person starts a rollout of it again, or loads
 it by hand; that lasts until Holdfast starts anew. One that a person aborted isn't marked.
 
+## A/B tests
+
+To compare two versions rather than to replace one, let the rollout wait for a person at the weight of the test:
+
+```yaml
+steps: [{{setWeight: 50}}, {{pause: {{}}}}, {{setWeight: 100}}]
+```
+
+Requests with the same stickiness key (the header `x-sticky-key`, or `sticky_key` in the request's parameters) get the
+same version for as long as the weight stays; those without one are thrown each by itself. Every answer says in
+`holdfast-version` who gave it, so that callers can join it with what came of it. `holdfast_canary_attempts_total` has
+the outcomes of both versions side by side, `holdfast_requests_total` and `holdfast_request_duration_seconds` have all
+others by version. What speaks against the canary takes it back all the same. `promote` ends the test in its favour,
+`abort` in the other's.
+
 ## Phases
 
 """
