@@ -242,11 +242,6 @@ class ProtectionMetrics:
             *_LABELS,
             "outcome",
         )
-        self._cache = _counter("holdfast_cache_operations_total", "What the cache of predictions did.", "operation")
-        self._cache_bytes = _gauge("holdfast_cache_bytes", "Size of the node's cache of predictions.", mode="livemax")
-        self._cache_entries = _gauge("holdfast_cache_entries", "Predictions in the node's cache.", mode="livemax")
-        self._unwritten = _gauge("holdfast_cache_waiting_answers", "Answers that wait to be written to the cache.")
-        self._unwritten_bytes = _gauge("holdfast_cache_waiting_bytes", "Memory of the answers that wait.")
 
     def show_version(self, key: tuple[str, str], version: Version) -> None:
         attempts = version.served.attempts
@@ -301,22 +296,36 @@ class ProtectionMetrics:
         """It is no canary any more."""
         self._canary_weight.labels(model, version).set(0)
 
-    def show_cache(self, stats: Mapping[str, int]) -> None:
+    def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
+        """Also by nothing: who watches growth doesn't see that of a counter which wasn't there before."""
+        counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
+
+
+class CacheMetrics:
+    """What a gateway process reports of its cache of predictions; one without a cache reports nothing, not even 0."""
+
+    def __init__(self) -> None:
+        self._growth = Growth()
+        self._operations = _counter(
+            "holdfast_cache_operations_total", "What the cache of predictions did.", "operation"
+        )
+        self._bytes = _gauge("holdfast_cache_bytes", "Size of the node's cache of predictions.", mode="livemax")
+        self._entries = _gauge("holdfast_cache_entries", "Predictions in the node's cache.", mode="livemax")
+        self._waiting = _gauge("holdfast_cache_waiting_answers", "Answers that wait to be written to the cache.")
+        self._waiting_bytes = _gauge("holdfast_cache_waiting_bytes", "Memory of the answers that wait.")
+
+    def show(self, stats: Mapping[str, int]) -> None:
         now = {
-            "bytes": self._cache_bytes,
-            "entries": self._cache_entries,
-            "waiting": self._unwritten,
-            "waiting_bytes": self._unwritten_bytes,
+            "bytes": self._bytes,
+            "entries": self._entries,
+            "waiting": self._waiting,
+            "waiting_bytes": self._waiting_bytes,
         }
         for name, value in stats.items():
             if name in now:
                 now[name].set(value)
-            else:
-                self._grow(self._cache, (name,), value)
-
-    def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
-        """Also by nothing: who watches growth doesn't see that of a counter which wasn't there before."""
-        counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
+            else:  # also by nothing: who watches growth doesn't see that of a counter which wasn't there before
+                self._operations.labels(name).inc(self._growth.of(name, value))
 
 
 class ShadowMetrics:

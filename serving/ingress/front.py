@@ -22,6 +22,7 @@ from serving.ingress.information import Information
 from serving.ingress.routes import Door, Routes
 from serving.metrics import (
     LATENCY_BUCKETS_S,
+    CacheMetrics,
     GatewayMetrics,
     IncidentMetrics,
     ProtectionMetrics,
@@ -110,7 +111,7 @@ class Reported:
     ) -> None:
         self._gateway = gateway
         self._recorder = recorder
-        self._cache = cache
+        self._cache = None if cache is None else (cache, CacheMetrics())
         self._hear = hear
         self._incidents = incidents
         self._lines = lines
@@ -145,7 +146,8 @@ class Reported:
             self._shadow.show(mirror)
         self._flush_canaries()
         if self._cache is not None:
-            self._protection.show_cache(self._cache.stats()._asdict())
+            cache, metrics = self._cache
+            metrics.show(cache.stats()._asdict())
         for name, counts in self._gateway.planner.quality.items():
             self._quality.show(name, counts)
         if self._incidents is not None:

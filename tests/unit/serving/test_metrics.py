@@ -178,9 +178,9 @@ def test_the_gauges_of_dead_processes_vanish_and_their_counters_stay(folder: Pat
 
 def test_what_waits_for_the_cache_is_shown_as_it_is_now_and_what_it_did_is_counted(folder: Path) -> None:
     program = (
-        "metrics = ProtectionMetrics()\n"
+        "metrics = CacheMetrics()\n"
         "for waits in (5, 3, 5, 0, 4):\n"
-        "    metrics.show_cache({'waiting': waits, 'waiting_bytes': 1000 * waits, 'written': 7, 'bytes': 9})\n"
+        "    metrics.show({'waiting': waits, 'waiting_bytes': 1000 * waits, 'written': 7, 'bytes': 9})\n"
     )
     shown = samples(run_in(folder, program + RENDER))
     assert shown["holdfast_cache_waiting_answers"] == 4
@@ -188,6 +188,11 @@ def test_what_waits_for_the_cache_is_shown_as_it_is_now_and_what_it_did_is_count
     assert shown["holdfast_cache_bytes"] == 9
     counted = {name: value for name, value in shown.items() if "operation=" in name}
     assert counted == {'holdfast_cache_operations_total{operation="written"}': 7}
+
+
+def test_a_gateway_without_a_cache_does_not_say_that_one_is_empty(folder: Path) -> None:
+    shown = samples(run_in(folder, "GatewayMetrics(), ProtectionMetrics()" + RENDER))
+    assert [name for name in shown if name.startswith("holdfast_cache")] == []
 
 
 def test_a_version_that_is_no_longer_served_has_nothing_waiting(folder: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from serving.metrics import *
 open_metrics(Path(sys.argv[1]))
 found = {}
-owners = [GatewayMetrics(), ProtectionMetrics(), ShadowMetrics(), AdminMetrics(), RolloutMetrics()]
+owners = [GatewayMetrics(), ProtectionMetrics(), CacheMetrics(), ShadowMetrics(), AdminMetrics(), RolloutMetrics()]
 owners += [QualityMetrics(), IncidentMetrics(), TracingMetrics(), ProcessMetrics("gateway")]
 for owner in (*owners, ReplicaMetrics("digits", "v1")):
     for metric in vars(owner).values():
