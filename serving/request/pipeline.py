@@ -220,7 +220,7 @@ class Pipeline:
         arrived = self._monotonic()
         key, outcome, origin = NO_VERSION, Internal.code, None
         request = exchange = given = failure = None
-        doubts = ""
+        look = None
         context = call.context
         trace = None if context is None else context.trace
         try:
@@ -231,8 +231,10 @@ class Pipeline:
                 context.adopt(request.id)
             if trace is not None:
                 trace.decoded()
-            if plan.quality is not None and (doubts := plan.quality.check(request.inputs)) and plan.quality.rejects:
-                raise BadQuality(doubts)
+            if plan.quality is not None:
+                look = plan.quality.watch(request.inputs)
+                if look.refused:
+                    raise BadQuality(look.doubts())
             deadline = arrived + budget_s(request.parameters, call.timeout, default_s=plan.timeout_s)
             priority = priority_of(request.parameters, call.priority)
             sticky_key = sticky_key_of(request.parameters, call.sticky_key)
@@ -260,12 +262,17 @@ class Pipeline:
         finally:
             seconds = self._monotonic() - arrived
             self._recorder.record(key, outcome, seconds=seconds, origin=origin)
-            if (observer := self._observer) is not None:
-                hear = observer.of_good(call) if _went_well(outcome, doubts, exchange) else observer.ended
-                if hear is not None:
-                    name = context.request_id if context is not None else "" if request is None else request.id or ""
-                    hear(Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, name, doubts))
+            doubts = "" if look is None else look.doubts()
+            if (hear := self._hear(call, outcome, doubts, exchange)) is not None:
+                name = _name_of(context, request)
+                hear(Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, name, doubts))
             failure = None  # else the error would keep this frame, and this frame the error
+
+    def _hear(self, call: InferCall, outcome: str, doubts: str, exchange: Exchange | None) -> Hear | None:
+        """Who is told how the request ended, if anyone."""
+        if self._observer is None:
+            return None
+        return self._observer.of_good(call) if _went_well(outcome, doubts, exchange) else self._observer.ended
 
     async def _answer(self, plan: Plan, exchange: Exchange, permit: Permit | Overloaded) -> Given:
         """Ask the version, and if it can't answer, what stands behind it. The permit is given back in any case."""
@@ -327,6 +334,13 @@ class Pipeline:
         except RequestError:
             return None
         return None if plan_now.served is plan.served or plan_now.decoder is not plan.decoder else plan_now.served
+
+
+def _name_of(context: RequestContext | None, request: InferenceRequest | None) -> str:
+    """What the request is known by; empty if it gave itself no id and got none."""
+    if context is not None:
+        return context.request_id
+    return "" if request is None else request.id or ""
 
 
 def admit_now(plan: Plan, priority: int, deadline: float) -> Permit | Overloaded | None:

@@ -1,8 +1,8 @@
 """Whether a request's values are those that the version was made for: ranges and missing values, by its manifest. Pure.
 
-A request whose values are all good costs a few numpy operations for each input; which value is bad is looked for only
-when one is. Not here: what a manifest may say (``models.quality``), what becomes of such a request
-(``serving.request.pipeline``).
+Values that are all good cost a few numpy operations, which requests under way at the same time share; which value is
+bad is looked for only when one is. Not here: what a manifest may say (``models.quality``), what becomes of such a
+request (``serving.request.pipeline``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from math import ceil, floor, inf
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +27,10 @@ ABOVE: Final = "above_max"
 FEATURES_MAX: Final = 50
 """So many features of a model are counted by their names; the others, should they be bad, together."""
 OTHER_FEATURES: Final = "other"
+
+JOINED_MAX: Final = 4096
+"""Inputs with more elements are looked at by themselves: joining them would cost more than it saves."""
+LOOKS_MAX: Final = 256
 
 Mask = npt.NDArray[np.bool_]
 
@@ -60,15 +65,31 @@ class QualityCounts:
         return feature
 
 
+class Look(msgspec.Struct):
+    """What there is to say of a request's values, once somebody wants to know. ``refused``: it is to go no further."""
+
+    gate: QualityGate
+    inputs: Tensors
+    found: str | None = None
+    refused: bool = False
+
+    def doubts(self) -> str:
+        """What is bad; empty if nothing is."""
+        if self.found is None:
+            self.gate.look()
+        return self.found or ""
+
+
 class QualityGate:
-    """Checks requests for one version. ``rejects``: whether a request with a bad value is to be refused."""
+    """Checks requests for one version. ``rejects``: requests with a bad value are refused."""
 
     def __init__(
         self, quality: Sequence[InputQuality], signature: Signature, *, counts: QualityCounts, rejects: bool
     ) -> None:
-        self.rejects = rejects
+        self._rejects = rejects
         self._counts = counts
         names = [spec.name for spec in signature.inputs]
+        self._looks: list[Look] = []
         self._inputs = [
             (index, _InputGate(entry, signature.inputs[index].datatype))
             for entry in quality
@@ -81,6 +102,29 @@ class QualityGate:
             if not gate.good(inputs[index]):
                 return self._look_closer(inputs)
         return ""
+
+    def watch(self, inputs: Tensors) -> Look:
+        """A ``check`` that waits until somebody asks: then it is one for all that are watched.
+
+        Not if bad values are refused, and not of large inputs.
+        """
+        look = Look(self, inputs)
+        for index, _ in self._inputs:
+            if self._rejects or inputs[index].array.size > JOINED_MAX:
+                look.found = self.check(inputs)
+                look.refused = self._rejects and bool(look.found)
+                return look
+        self._looks.append(look)
+        if len(self._looks) >= LOOKS_MAX:  # of requests that were cancelled nobody asks
+            self.look()
+        return look
+
+    def look(self) -> None:
+        """Settle whatever is watched."""
+        looks, self._looks = self._looks, []
+        good = all(gate.all_good([look.inputs[index] for look in looks]) for index, gate in self._inputs)
+        for look in looks:
+            look.found = "" if good else self.check(look.inputs)
 
     def _look_closer(self, inputs: Tensors) -> str:
         violations = [found for index, gate in self._inputs for found in gate.violations(inputs[index])]
@@ -118,7 +162,18 @@ class _InputGate:
 
     def good(self, tensor: Tensor) -> bool:
         """Whether nothing is bad for certain. If only some features may be missing, a missing one is looked at."""
-        array = numbers(tensor) if self._encoded else tensor.array
+        return self._within(numbers(tensor) if self._encoded else tensor.array)
+
+    def all_good(self, tensors: Sequence[Tensor]) -> bool:
+        """The same of several tensors, joined."""
+        if len(tensors) == 1:
+            return self.good(tensors[0])
+        arrays = [numbers(tensor) for tensor in tensors] if self._encoded else [tensor.array for tensor in tensors]
+        if len(self._limits) == 1:
+            return self._within(np.concatenate(arrays, axis=None))
+        return self._within(np.concatenate([array.reshape(-1, len(self._limits)) for array in arrays]))
+
+    def _within(self, array: Array) -> bool:
         if self._range is not None and array.size:  # of NaNs the first is taken for the least and the greatest
             low, high = self._range
             return bool(low <= array.item(array.argmin()) and array.item(array.argmax()) <= high)

@@ -60,7 +60,7 @@ class OtlpCollector:
     def __init__(self, exporter: SpanExporter, *, resource: dict[str, str], random_bits: Callable[[int], int]) -> None:
         self._exporter = exporter
         self._bits = random_bits
-        self._resource = Resource.create(dict(resource))
+        self._resource = _Hashed(Resource.create(dict(resource)))
 
     def send(self, requests: Sequence[Finished]) -> int:
         spans = [made for request in requests for made in self._made(request)]
@@ -95,6 +95,20 @@ class OtlpCollector:
 
     def _new_span_id(self) -> int:
         return self._bits(64) or 1
+
+
+class _Hashed(Resource):
+    """The exporter asks for the hash with every span, and the SDK makes JSON of it all each time."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(dict(resource.attributes), resource.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 def _bounded(value: Value) -> Value:

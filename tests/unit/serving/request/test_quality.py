@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from models.inference import DATATYPES, Tensor
 from models.quality import FeatureQuality, InputQuality
 from models.signature import Signature, TensorSpec
-from serving.request.quality import FEATURES_MAX, QualityCounts, QualityGate, Violation, fault
+from serving.request.quality import FEATURES_MAX, JOINED_MAX, LOOKS_MAX, QualityCounts, QualityGate, Violation, fault
 
 SCORE = TensorSpec("score", "FP32", (-1, 1))
 WIDTH = 3
@@ -161,7 +161,8 @@ def test_several_faults_say_the_first_and_how_many_others() -> None:
     assert fault([one, one._replace(feature="x.height")]) == f"{one.first}; other faults: 1"
 
 
-floats = hnp.arrays(np.float32, (4, WIDTH), elements=st.floats(-20, 20, width=32) | st.just(np.nan))
+some = st.floats(-20, 20, width=32) | st.just(np.nan)
+floats = hnp.arrays(np.float32, (4, WIDTH), elements=some)
 bounds = st.none() | st.integers(-20, 20)
 
 
@@ -192,3 +193,51 @@ def test_it_finds_what_looking_at_every_value_one_by_one_finds(quality: InputQua
     checks, counts = gate(quality)
     assert bool(checks.check((Tensor("x", "FP32", values),))) == bool(expected)
     assert dict(counts.values) == expected
+
+
+def test_one_look_is_enough_for_all_that_are_watched() -> None:
+    checks, counts = gate(PIXELS)
+    good, bad, small = (checks.watch(tensor(rows)) for rows in ([[0, 1, 2]], [[1, 17, 2]], [[0, 8, 16], [1, 1, 1]]))
+    assert [look.found for look in (good, bad, small)] == [None, None, None]
+    assert good.doubts() == ""
+    assert bad.found == "input 'x': element [0, 1] is 17, over max 16"
+    assert (small.found, bad.refused) == ("", False)
+    assert (counts.requests, dict(counts.values)) == (1, {("x", "above_max"): 1})
+    assert bad.doubts() == bad.found
+    assert counts.requests == 1  # nobody is counted twice
+
+
+def test_what_would_be_refused_and_what_is_large_is_looked_at_at_once() -> None:
+    checks, _ = gate(PIXELS, rejects=True)
+    assert [(look.found, look.refused) for look in (checks.watch(tensor([[0, 1, 2]])),)] == [("", False)]
+    assert checks.watch(tensor([[0, 17, 2]])).refused
+    checks, counts = gate(PIXELS)
+    large = np.full((JOINED_MAX, WIDTH), 8)
+    assert checks.watch(tensor(large)).found == ""
+    large[-1, -1] = 17
+    assert "over max 16" in (checks.watch(tensor(large)).found or "")
+    assert counts.requests == 1
+
+
+def test_requests_of_which_nobody_asks_are_not_kept_for_ever() -> None:
+    checks, counts = gate(PIXELS)
+    looks = [checks.watch(tensor([[0, 99, 2]])) for _ in range(LOOKS_MAX)]
+    assert all(look.found for look in looks)
+    assert counts.requests == LOOKS_MAX
+
+
+@given(qualities(), st.lists(hnp.arrays(np.float32, st.tuples(st.integers(0, 3), st.just(WIDTH)), elements=some)))
+def test_watched_together_they_are_what_they_are_one_by_one(quality: InputQuality, batches: list[Any]) -> None:
+    together, counts = gate(quality)
+    alone, counts_alone = gate(quality)
+    looks = [together.watch(tensor(batch)) for batch in batches]
+    assert [look.doubts() for look in looks] == [alone.check(tensor(batch)) for batch in batches]
+    assert counts.values == counts_alone.values
+
+
+@pytest.mark.parametrize("datatype", ["BF16", "INT8", "UINT64"])
+def test_so_they_are_in_every_datatype(datatype: str) -> None:
+    checks, _ = gate(InputQuality(input="x", min=0, max=1), datatype=datatype)
+    looks = [checks.watch(tensor([[0, 0, top]], datatype)) for top in (0, 100, 0)]
+    expected = [checks.check(look.inputs) for look in looks]
+    assert [look.doubts() for look in looks] == expected
