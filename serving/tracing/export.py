@@ -24,8 +24,8 @@ log = logging.getLogger("holdfast.tracing")
 
 QUEUE_MAX: Final = 2048
 """Requests that wait to be sent."""
-BATCH: Final = 32
-EVERY_S: Final = 0.5
+BATCH: Final = 64
+EVERY_S: Final = 1.0
 
 NO_ROOM: Final = "queue"
 UNSENT: Final = "export"

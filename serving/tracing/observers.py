@@ -22,12 +22,16 @@ class Observers:
             hear(ended)
 
     def of_good(self, call: InferCall) -> Hear | None:
-        chosen = [hear for of_good in self._of_good if (hear := of_good(call)) is not None]
-        if len(chosen) < 2:
-            return chosen[0] if chosen else None
+        chosen: Hear | None = None
+        for of_good in self._of_good:
+            if (hear := of_good(call)) is not None:
+                chosen = hear if chosen is None else _both(chosen, hear)
+        return chosen
 
-        def tell(ended: Ended) -> None:
-            for hear in chosen:
-                hear(ended)
 
-        return tell
+def _both(one: Hear, other: Hear) -> Hear:
+    def tell(ended: Ended) -> None:
+        one(ended)
+        other(ended)
+
+    return tell
