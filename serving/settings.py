@@ -167,6 +167,15 @@ class TracingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             "caller sends a `traceparent`, its sampled flag counts.",
         ),
     ] = 0.01
+    max_per_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=10_000,
+            description="So many requests are traced in a second at most, in each gateway, whoever wants them to be. "
+            "More tell little more, and the spans of one cost about as much time as four requests do.",
+        ),
+    ] = 20.0
     service_name: Annotated[
         Annotated[str, Meta(min_length=1, max_length=128)], Meta(description="What this Holdfast is called in traces.")
     ] = "holdfast"

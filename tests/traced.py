@@ -24,7 +24,9 @@ ROOT_ID = 1
 
 def contexts(clock: FakeClock, *, ratio: float = 0.0) -> RequestContexts:
     """Every context has the same ids: one trace of one request is looked at."""
-    sampler = ParentBased(ratio, clock=clock, random=lambda: 0.5, random_bits=lambda _: ROOT_ID)
+    sampler = ParentBased(
+        ratio, max_per_s=1000, one_too_many=lambda: None, clock=clock, random=lambda: 0.5, random_bits=lambda _: ROOT_ID
+    )
     return RequestContexts("gw", sampler)
 
 

@@ -90,7 +90,7 @@ def build_routes(
         information,
         doors,
         body_max_bytes=settings.http.body_max_bytes,
-        contexts=request_contexts(settings, clock=clock, random=random.random, random_bits=random.getrandbits),
+        contexts=request_contexts(settings, traces, clock=clock, random=random.random, random_bits=random.getrandbits),
     )
     return Front(routes, flush)
 

@@ -29,8 +29,9 @@ EVERY_S: Final = 1.0
 
 NO_ROOM: Final = "queue"
 UNSENT: Final = "export"
-REASONS: Final = (NO_ROOM, UNSENT)
-"""Why a request's spans were dropped, as the metrics say it."""
+OVER_RATE: Final = "rate"
+REASONS: Final = (NO_ROOM, UNSENT, OVER_RATE)
+"""Why a request's spans were dropped, or never made, as the metrics say it."""
 
 
 class Collector(Protocol):
@@ -51,6 +52,10 @@ class ExportStats:
 
     spans: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+
+    def one_too_many(self) -> None:
+        """A request isn't traced, because so many others are."""
+        self.dropped[OVER_RATE] += 1
 
 
 class SpanExport:

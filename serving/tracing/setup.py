@@ -65,13 +65,24 @@ def connected(own: TracingSettings, *, version: str, random_bits: Callable[[int]
 
 
 def request_contexts(
-    settings: Settings, *, clock: Clock, random: Callable[[], float], random_bits: Callable[[int], int]
+    settings: Settings,
+    traces: SpanExport | None,
+    *,
+    clock: Clock,
+    random: Callable[[], float],
+    random_bits: Callable[[int], int],
 ) -> RequestContexts:
-    """Ids begin with a few random digits of this process's own."""
+    """Ids begin with a few random digits of this process's own. Only where ``traces`` are sent some have one."""
     sampler = None
-    if settings.tracing is not None:
-        ratio = settings.tracing.sample_ratio
-        sampler = ParentBased(ratio, clock=clock, random=random, random_bits=random_bits)
+    if settings.tracing is not None and traces is not None:
+        sampler = ParentBased(
+            settings.tracing.sample_ratio,
+            max_per_s=settings.tracing.max_per_s,
+            one_too_many=traces.stats.one_too_many,
+            clock=clock,
+            random=random,
+            random_bits=random_bits,
+        )
     return RequestContexts(f"{random_bits(PREFIX_BITS):012x}", sampler)
 
 

@@ -73,7 +73,9 @@ def traced(ratio: float) -> Way:
         quotable=lambda _: True,
         clock=clock,
     )
-    sampler = ParentBased(ratio, clock=clock, random=random.random, random_bits=bits)
+    sampler = ParentBased(
+        ratio, max_per_s=1e6, one_too_many=lambda: None, clock=clock, random=random.random, random_bits=bits
+    )
     return way(RequestContexts("micro", sampler), [lines(), export], export)
 
 

@@ -17,7 +17,14 @@ TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
 
 def sampling(clock: FakeClock, *, ratio: float = 0.0, chance: float = 0.5) -> ParentBased:
-    return ParentBased(ratio, clock=clock, random=lambda: chance, random_bits=lambda bits: (1 << bits) - 1)
+    return ParentBased(
+        ratio,
+        max_per_s=1000,
+        one_too_many=lambda: None,
+        clock=clock,
+        random=lambda: chance,
+        random_bits=lambda bits: (1 << bits) - 1,
+    )
 
 
 def test_a_header_names_the_request_and_the_answer_repeats_it() -> None:
@@ -101,3 +108,22 @@ def test_the_answer_of_a_sampled_request_says_where_to_look(clock: FakeClock) ->
     assert dict(context.headers())[TRACERESPONSE] == f"00-{TRACE_ID}-ffffffffffffffff-01".encode()
     unsampled, _ = begun(clock, {TRACEPARENT: PARENT % 0})
     assert TRACERESPONSE not in dict(unsampled.headers())
+
+
+def test_only_so_many_a_second_are_traced_whoever_wants_them_to_be(clock: FakeClock) -> None:
+    refused: list[None] = []
+    sampler = ParentBased(
+        1.0,
+        max_per_s=2,
+        one_too_many=lambda: refused.append(None),
+        clock=clock,
+        random=lambda: 0.5,
+        random_bits=lambda _: 1,
+    )
+    wanted: tuple[dict[bytes, bytes], ...] = ({}, {TRACEPARENT: PARENT % 1})
+    assert [sampler.begin(headers) is not None for headers in wanted * 2] == [True, True, False, False]
+    assert len(refused) == 2
+    assert sampler.begin({TRACEPARENT: PARENT % 0}) is None
+    assert len(refused) == 2  # this one didn't want to be
+    clock.advance(1.0)
+    assert [sampler.begin({}) is not None for _ in range(3)] == [True, True, False]
