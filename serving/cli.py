@@ -6,6 +6,7 @@ Not here: what the commands do.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from models import commands as model_commands
@@ -50,11 +51,15 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
     except StartError as error:
         print(f"holdfast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the interpreter's last flush fail
+        return 141
     return code
 
 

@@ -1,7 +1,7 @@
 """What happened, in lines: the differences between two snapshots, and the way of each rollout. Pure.
 
-While nobody looks there are no snapshots, so of that time only that is told which still shows: breakers that have
-opened lately, and rollouts, which keep their own history. Not here: the event log of rollouts, which has everything
+While nobody looks there are no snapshots, so of that time only that is told which still shows, and since when nobody
+looked; breakers and rollouts know their own times. Not here: the event log of rollouts, which has everything
 (``serving.rollout.history``).
 """
 
@@ -11,9 +11,13 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Final
 
+import msgspec
+
 from serving.live.snapshot import EVENTS_MAX, BreakerView, LiveEvent, ModelView, Snapshot, VersionView
 from serving.rollout.report import RolloutReport
 
+WATCHED_S: Final = 5.0
+"""Snapshots that are no further apart than this are somebody watching."""
 LATELY_S: Final = 300.0
 """How far back the first snapshot tells of breakers."""
 
@@ -28,7 +32,15 @@ def happened(before: Snapshot | None, now: Snapshot) -> list[LiveEvent]:
         events += _model(known.get(model.name), model, now.time)
     for name in sorted(known.keys() - {model.name for model in now.models}):
         events.append(LiveEvent(now.time, "version", name, f"{name} isn't served any more"))
-    return events
+    unwatched_s = now.time - before.time
+    if unwatched_s <= WATCHED_S:
+        return events
+    return [event if event.time < now.time else _unwatched(event, unwatched_s) for event in events]
+
+
+def _unwatched(event: LiveEvent, unwatched_s: float) -> LiveEvent:
+    """The time of the event is when it was seen, which may be long after it happened."""
+    return msgspec.structs.replace(event, text=f"{event.text} (at some time in the {unwatched_s:.0f} s before)")
 
 
 def newest(kept: Iterable[LiveEvent], snapshot: Snapshot) -> tuple[LiveEvent, ...]:

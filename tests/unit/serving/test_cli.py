@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -124,3 +125,14 @@ def test_looking_at_a_configuration_imports_no_runtime(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_whoever_has_read_enough_gets_no_trace(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "serving.cli", "env"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = subprocess.run(command, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, check=False, timeout=60)
+    finally:
+        os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")

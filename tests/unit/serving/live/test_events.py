@@ -131,3 +131,19 @@ def test_everything_that_can_go_wrong_at_once_is_told() -> None:
     told = " / ".join(texts(calm(), outage()))
     for words in ("breaker open at 8101", "a gateway went", "silent", "is left out", "can't be reached"):
         assert words in told
+
+
+def test_what_nobody_watched_is_said_to_have_happened_some_time_before() -> None:
+    before = snapshot(with_versions(version("v1")))
+    gone = msgspec.structs.replace(snapshot(), time=NOW + 90)
+    [event] = happened(before, gone)
+    assert (event.time, event.text) == (NOW + 90, "digits isn't served any more (at some time in the 90 s before)")
+    watched = msgspec.structs.replace(gone, time=NOW + 2)
+    assert texts(before, watched) == ["digits isn't served any more"]
+
+
+def test_a_breaker_knows_its_time_also_if_nobody_watched() -> None:
+    before = snapshot(with_versions(version("v2")))
+    now = msgspec.structs.replace(snapshot(with_versions(version("v2", breaker=OPEN))), time=NOW + 90)
+    [event] = happened(before, now)
+    assert (event.time, event.text) == (NOW - 3, "digits@v2: breaker open at 8101: 12 of 20 calls failed")
