@@ -102,6 +102,7 @@ def test_a_person_takes_a_canary_back_from_the_page_with_the_token(tab: Tab, sys
 
 def test_a_person_closes_a_breaker_once_its_cause_is_gone(tab: Tab, system: System) -> None:
     open_page(tab, system, "/admin/models/digits")
+    tab.get("sessionStorage.clear()")  # who did something here before, and with which token
     fault = {"model": "digits", "version": "v1", "fault": {"fail_rate": 1.0}}
     with Traffic(system, "digits"):
         command(system, "/v2/holdfast/faults", fault)
