@@ -66,6 +66,7 @@ class Gathering:
         kept: Callable[[], Awaitable[Incidents]],
         history: History,
         expected: int,
+        wanted: Mapping[str, int],
         admin: Admin,
         version: str,
         pid: int,
@@ -78,6 +79,7 @@ class Gathering:
         self._kept = kept
         self._history = history
         self._expected = expected
+        self._wanted = wanted
         self._admin = admin
         self._version = version
         self._pid = pid
@@ -137,11 +139,11 @@ class Gathering:
             p99_ms=recent.p99_ms,
             degraded_by_reason=recent.degraded_by_reason,
             errors_by_reason=recent.errors_by_reason,
-            versions=tuple(_checked(model.name, version, golden) for version in model.versions),
+            versions=tuple(self._checked(model.name, version, golden) for version in model.versions),
             rollout=rollouts.get(model.name),
         )
 
-
-def _checked(model: str, version: VersionView, golden: Versions) -> VersionView:
-    failed = golden.get((model, version.version), 0)
-    return replace(version, golden_failed=failed) if failed else version
+    def _checked(self, model: str, version: VersionView, golden: Versions) -> VersionView:
+        failed = golden.get((model, version.version), 0)
+        wanted = 0 if version.role == "unavailable" else self._wanted.get(model, 0)
+        return replace(version, golden_failed=failed, wanted=wanted)

@@ -23,6 +23,7 @@ from serving.live.series import Recording
 from serving.live.siblings import Siblings
 from serving.live.snapshot import Admin, Incidents
 from serving.metrics import LATENCY_BUCKETS_S, golden_failures
+from serving.model_settings import ModelSettings
 from serving.request.record import Tally
 from serving.settings import Settings
 
@@ -65,6 +66,7 @@ def build_live(
         kept=kept.look,
         history=history,
         expected=expected_gateways(settings),
+        wanted={model.name: wanted_replicas(model) for model in settings.models},
         admin=Admin(settings.admin_allowed, settings.admin_token_file is not None),
         version=version,
         pid=os.getpid(),
@@ -86,3 +88,8 @@ def expected_gateways(settings: Settings) -> int:
     """How many there should be at least."""
     scaled = settings.gateway.autoscaling
     return settings.gateway.replicas if scaled is None else scaled.min_replicas
+
+
+def wanted_replicas(model: ModelSettings) -> int:
+    """How many each version of the model should have at least."""
+    return model.replicas if model.autoscaling is None else model.autoscaling.min_replicas

@@ -108,7 +108,7 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     """``ready``: it can take work in every gateway that has it; ``reason`` says why it is unavailable.
 
     ``weight`` is its share of the requests that name no version, from 0 to 1. ``attempts`` are counted since the
-    gateways began, by what they ended in.
+    gateways began, by what they ended in. ``wanted`` replicas it should have, at least; 0 if that isn't known.
     """
 
     version: str
@@ -119,6 +119,7 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     breaker: BreakerView = BreakerView()
     replicas: tuple[ReplicaView, ...] = ()
+    wanted: int = 0
     waiting: int = 0
     inflight_batches: int = 0
     attempts: dict[str, int] = {}

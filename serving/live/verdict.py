@@ -115,6 +115,9 @@ def _of_version(model: ModelView, version: VersionView) -> Iterator[_Reason]:
     dead = [replica for replica in version.replicas if not replica.live]
     if version.role != "unavailable" and version.ready and dead:
         yield _Reason(56, DEGRADED, f"{name}: {len(dead)} of {len(version.replicas)} replicas can't be reached")
+    missing = version.wanted - len(version.replicas)
+    if version.role != "unavailable" and version.ready and missing > 0:
+        yield _Reason(57, DEGRADED, f"{name}: {missing} of {version.wanted} replicas {_is(missing)} missing")
     if version.role in ("standby", "canary") and not version.ready:
         yield _Reason(60, DEGRADED, f"{name} ({version.role}): no replica can take work")
 

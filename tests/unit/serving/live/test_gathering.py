@@ -40,6 +40,7 @@ class Node:
         self.alive = True
         self.controller = "writing"
         self.golden: dict[tuple[str, str], int] = {}
+        self.wanted: dict[str, int] = {}
         self.status: dict[str, Any] = STATUS
         self.began = int(clock.wall())
         self.gathering = Gathering(
@@ -50,6 +51,7 @@ class Node:
             kept=self.incidents,
             history=History((0.001, 0.01)),
             expected=2,
+            wanted=self.wanted,
             admin=Admin(open=True, token=False),
             version="1.2.3",
             pid=77,
@@ -133,6 +135,16 @@ async def test_a_silent_control_plane_is_told_and_everything_else_too(clock: Fak
 
 async def test_the_newest_incidents_are_told(clock: FakeClock, node: Node) -> None:
     assert (await node.gather()).incidents == KEPT
+
+
+async def test_replicas_that_should_be_there_and_are_not_are_missed(node: Node) -> None:
+    assert (await node.gather()).verdict.reasons == ()
+    there = len((await node.gather()).models[0].versions[0].replicas)
+    node.wanted["digits"] = there + 2
+    node.clock.advance(1.0)
+    now = await node.gather()
+    assert now.models[0].versions[0].wanted == there + 2
+    assert f"digits@v1: 2 of {there + 2} replicas are missing" in now.verdict.reasons
 
 
 async def test_failed_golden_checks_are_the_versions(clock: FakeClock, node: Node) -> None:
