@@ -27,6 +27,8 @@ from serving.rollout.state import Passage, Phase
 
 LABEL: Final = 11
 """Columns before what a line says."""
+ATTEMPTS: Final = 15
+"""Columns of how many first attempts there were; a version with a long name takes what they leave."""
 MARGIN: Final = " "
 MAX_WIDTH: Final = 120
 
@@ -158,7 +160,10 @@ class _View:
 
     def counts(self) -> Iterator[Line]:
         report, evidence = self.report, self.report.evidence
-        yield [(" " * LABEL, ""), (f"{'first attempts':>15}{'bad':>9}{'share':>9}{'slow':>9}{'invalid':>9}", "dim")]
+        yield [
+            (" " * LABEL, ""),
+            (f"{'first attempts':>{ATTEMPTS}}{'bad':>9}{'share':>9}{'slow':>9}{'invalid':>9}", "dim"),
+        ]
         if not report.over:
             yield self._counted(f"{report.version} here", evidence.here)
         yield self._counted(report.version, evidence.canary)
@@ -200,10 +205,13 @@ class _View:
 
     def _counted(self, label: str, counts: VariantCounts) -> Line:
         share = f"{percent(counts.bad / counts.attempts)}" if counts.attempts else ""
-        label = f"{label[: LABEL - 1]:{LABEL}}"
+        attempts = f" {counts.attempts:,}"
+        room = LABEL + ATTEMPTS - len(attempts)
+        label = clean(label)
+        label = label if len(label) <= room else f"{label[: room - 1]}…"
         return [
-            (clean(label), "dim"),
-            (f"{counts.attempts:>15,}", ""),
+            (f"{label:{room}}", "dim"),
+            (attempts, ""),
             (f"{counts.bad:>9,}", "red" if counts.bad else ""),
             (f"{share:>9}", "dim"),
             (f"{counts.slow:>9,}{counts.invalid:>9,}", ""),

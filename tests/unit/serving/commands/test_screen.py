@@ -339,3 +339,11 @@ SNAPSHOTS = {
   ✓ coverage   2 of 2 gateways reported
  controller writing, event 57""",
 }
+
+
+@pytest.mark.parametrize(("version", "shown"), [("distilled-12", "distilled-12 "), ("x" * 60, "x" * 21 + "… ")])
+def test_versions_with_long_names_can_be_told_apart(version: str, shown: str) -> None:
+    told = msgspec.structs.replace(report(progressing().state), version=version)
+    lines = render(told, 80, False, zone=UTC)
+    assert any(re.match(rf" {re.escape(shown)} *[\d,]+ ", line) for line in lines)
+    assert all(len(line) <= 80 for line in lines)
