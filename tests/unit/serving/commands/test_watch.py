@@ -162,16 +162,21 @@ def test_a_screen_is_drawn_over_the_one_before() -> None:
 
 
 def in_a_terminal(config: str) -> tuple[subprocess.Popen[bytes], int]:
+    """A person's terminal. There Ctrl-C counts, also if these tests were started where it is ignored."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving.cli", "rollout", "watch", "digits", "-c", config],
-        cwd=ROOT,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40"},
-    )
-    os.close(slave)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.cli", "rollout", "watch", "digits", "-c", config],
+            cwd=ROOT,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40"},
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(slave)
     return process, master
 
 
