@@ -95,6 +95,10 @@ class Growth:
         self._seen[key] = total
         return total - before if total >= before else total
 
+    def add(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
+        """Also nothing: who watches growth doesn't see that of a counter which wasn't there before."""
+        counter.labels(*labels).inc(self.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
+
 
 def _counter(name: str, text: str, *labels: str) -> Counter:
     from prometheus_client import Counter
@@ -247,13 +251,13 @@ class ProtectionMetrics:
         attempts = version.served.attempts
         stats = attempts.stats
         for outcome, count in stats.outcomes.items():
-            self._grow(self._attempts, (*key, outcome), count)
-        self._grow(self._retries, key, stats.retries)
-        self._grow(self._hedges, key, stats.hedges)
-        self._grow(self._unaffordable, key, stats.budget_exhausted)
+            self._growth.add(self._attempts, (*key, outcome), count)
+        self._growth.add(self._retries, key, stats.retries)
+        self._growth.add(self._hedges, key, stats.hedges)
+        self._growth.add(self._unaffordable, key, stats.budget_exhausted)
         breaker = attempts.breaker.status()
         self._breaker.labels(*key).set(BREAKER_STATES[breaker.state])
-        self._grow(self._opened, key, breaker.opened)
+        self._growth.add(self._opened, key, breaker.opened)
         self._ejected.labels(*key).set(sum(entry.ejected for entry in version.lane.outliers.status()))
 
     def drop_version(self, key: tuple[str, str]) -> None:
@@ -268,10 +272,10 @@ class ProtectionMetrics:
         for priority, waiting in admission.waiting.items():
             self._queued.labels(name, str(priority)).set(waiting)
         for priority, shed in admission.shed.items():
-            self._grow(self._shed, (name, str(priority)), shed)
+            self._growth.add(self._shed, (name, str(priority)), shed)
         for strategy in plan.chain.strategies:
-            self._grow(self._fallbacks, (name, strategy.name, "answered"), plan.chain.answered[strategy.name])
-            self._grow(self._fallbacks, (name, strategy.name, "unusable"), plan.chain.unusable[strategy.name])
+            self._growth.add(self._fallbacks, (name, strategy.name, "answered"), plan.chain.answered[strategy.name])
+            self._growth.add(self._fallbacks, (name, strategy.name, "unusable"), plan.chain.unusable[strategy.name])
 
     def show_canary(self, outcomes: SplitOutcomes) -> None:
         """What was counted of a model's canary and, at the same time, of its stable version."""
@@ -295,10 +299,6 @@ class ProtectionMetrics:
     def drop_canary(self, model: str, version: str) -> None:
         """It is no canary any more."""
         self._canary_weight.labels(model, version).set(0)
-
-    def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
-        """Also by nothing: who watches growth doesn't see that of a counter which wasn't there before."""
-        counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
 
 
 class CacheMetrics:
@@ -324,8 +324,8 @@ class CacheMetrics:
         for name, value in stats.items():
             if name in now:
                 now[name].set(value)
-            else:  # also by nothing: who watches growth doesn't see that of a counter which wasn't there before
-                self._operations.labels(name).inc(self._growth.of(name, value))
+            else:
+                self._growth.add(self._operations, (name,), value)
 
 
 class ShadowMetrics:
@@ -359,21 +359,18 @@ class ShadowMetrics:
     def show(self, mirror: Mirror) -> None:
         counts = mirror.counts()
         key = (counts.model, counts.shadow)
-        self._grow(self._mirrored, key, counts.mirrored)
-        self._grow(self._compared, key, counts.compared_rows)
-        self._grow(self._agreed, key, counts.agreed_rows)
+        self._growth.add(self._mirrored, key, counts.mirrored)
+        self._growth.add(self._compared, key, counts.compared_rows)
+        self._growth.add(self._agreed, key, counts.agreed_rows)
         for counter, by_reason in (
             (self._dropped, counts.dropped),
             (self._failed, counts.failed),
             (self._disagreed, counts.disagreed),
         ):
             for reason, count in by_reason.items():
-                self._grow(counter, (*key, reason), count)
+                self._growth.add(counter, (*key, reason), count)
         self._held.labels(*key).set(mirror.held_bytes)
         self._silent.labels(*key).set(mirror.silent)
-
-    def _grow(self, counter: Counter, labels: tuple[str, ...], total: float) -> None:
-        counter.labels(*labels).inc(self._growth.of((counter._name, labels), total))  # noqa: SLF001  # only as a key
 
 
 class QualityMetrics:

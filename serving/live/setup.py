@@ -25,7 +25,7 @@ from serving.live.snapshot import Admin, Incidents
 from serving.metrics import LATENCY_BUCKETS_S, golden_failures
 from serving.model_settings import ModelSettings
 from serving.request.record import Tally
-from serving.settings import Settings
+from serving.settings import GatewaySettings, Settings
 
 
 class Live(NamedTuple):
@@ -65,8 +65,8 @@ def build_live(
         golden=golden.look,
         kept=kept.look,
         history=history,
-        expected=expected_gateways(settings),
-        wanted={model.name: wanted_replicas(model) for model in settings.models},
+        expected=at_least(settings.gateway),
+        wanted={model.name: at_least(model) for model in settings.models},
         admin=Admin(settings.admin_allowed, settings.admin_token_file is not None),
         version=version,
         pid=os.getpid(),
@@ -84,12 +84,6 @@ def build_live(
     return Live(LiveRoutes(hub, recording.page), hear, close)
 
 
-def expected_gateways(settings: Settings) -> int:
-    """How many there should be at least."""
-    scaled = settings.gateway.autoscaling
-    return settings.gateway.replicas if scaled is None else scaled.min_replicas
-
-
-def wanted_replicas(model: ModelSettings) -> int:
-    """How many each version of the model should have at least."""
-    return model.replicas if model.autoscaling is None else model.autoscaling.min_replicas
+def at_least(own: GatewaySettings | ModelSettings) -> int:
+    """How many of them there should be: gateways, or replicas of each version of a model."""
+    return own.replicas if own.autoscaling is None else own.autoscaling.min_replicas

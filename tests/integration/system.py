@@ -29,6 +29,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.inference import Array
+from tests.interrupts import ctrl_c_counts
 
 T = TypeVar("T")
 
@@ -94,16 +95,6 @@ class Sample(NamedTuple):
 class Process(NamedTuple):
     pid: int
     command: str
-
-
-@contextlib.contextmanager
-def _ctrl_c_counts() -> Iterator[None]:
-    """What starts in here hears SIGINT, even if we were started in the background, where a shell has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class System:
@@ -175,7 +166,7 @@ class System:
     def start(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
         """Run ``holdfast up``, or another command that brings the system up."""
         self.write_config()
-        with self.log.open("ab") as log, _ctrl_c_counts():
+        with self.log.open("ab") as log, ctrl_c_counts():
             self._process = subprocess.Popen(
                 command or self.command("up", "-c", str(self.config)),
                 cwd=self.folder,

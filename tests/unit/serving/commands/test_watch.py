@@ -24,6 +24,7 @@ from serving.rollout.desired import DesiredState
 from serving.rollout.report import ControllerReport, Overview, overview
 from serving.rollout.state import RolloutState
 from tests.admin_server import AdminServer, Answer, admin_server
+from tests.interrupts import ctrl_c_counts
 from tests.rollouts import Run, at_first_weight, baking, shut_out
 
 ROOT = Path(__file__).parents[4]
@@ -162,10 +163,8 @@ def test_a_screen_is_drawn_over_the_one_before() -> None:
 
 
 def in_a_terminal(config: str) -> tuple[subprocess.Popen[bytes], int]:
-    """A person's terminal. There Ctrl-C counts, also if these tests were started where it is ignored."""
     master, slave = pty.openpty()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with ctrl_c_counts():
         process = subprocess.Popen(
             [sys.executable, "-m", "serving.cli", "rollout", "watch", "digits", "-c", config],
             cwd=ROOT,
@@ -174,9 +173,7 @@ def in_a_terminal(config: str) -> tuple[subprocess.Popen[bytes], int]:
             stderr=slave,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40"},
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
-        os.close(slave)
+    os.close(slave)
     return process, master
 
 
