@@ -52,6 +52,11 @@ def socket_dir() -> Iterator[Path]:
         yield Path(folder)
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Long bytes are named by their length: no id then holds what may differ from one worker to the other."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) and len(val) > 32 else None
+
+
 class OneHasTheSystems(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """One of xdist's workers has all tests that start systems: two at once would be slow. The others go by file."""
 

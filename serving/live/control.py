@@ -31,28 +31,31 @@ class ControlPlane:
         self._question: asyncio.Future[bytes] | None = None
         self._known = Overview(ControllerReport(SILENT), (), {})
         self._answered = float("-inf")
+        self._failure = ""
 
     async def look(self) -> Overview:
         """The latest that is known. Never raises."""
-        if self._question is None:
-            self._question = asyncio.ensure_future(self._ask())
-        await asyncio.wait((self._question,), timeout=ASK_TIMEOUT_S)
-        detail = f"no answer within {ASK_TIMEOUT_S:g} s"
-        if self._question.done():
-            question, self._question = self._question, None
-            try:
-                self._known = msgspec.json.decode(question.result(), type=Overview)
-                self._answered = self._clock.monotonic()
-            except asyncio.CancelledError:
-                detail = "this gateway leaves"
-            except (RequestError, ValueError) as error:
-                detail = str(error)
-            else:
-                return self._known
+        question = self._question
+        if question is None:
+            self._question = question = asyncio.ensure_future(self._ask())
+            question.add_done_callback(self._hear)
+        await asyncio.wait((question,), timeout=ASK_TIMEOUT_S)
         if self._clock.monotonic() - self._answered <= SILENT_AFTER_S:
             return self._known
+        detail = f"no answer within {ASK_TIMEOUT_S:g} s" if self._question is question else self._failure
         last = msgspec.structs.replace(self._known.controller, state=SILENT, detail=detail)
         return msgspec.structs.replace(self._known, controller=last)
+
+    def _hear(self, question: asyncio.Future[bytes]) -> None:
+        """Also when nobody waits any more: the next look then asks anew and isn't told how an old question ended."""
+        self._question = None
+        try:
+            self._known = msgspec.json.decode(question.result(), type=Overview)
+            self._answered = self._clock.monotonic()
+        except asyncio.CancelledError:
+            self._failure = "this gateway leaves"
+        except (RequestError, ValueError) as error:
+            self._failure = str(error)
 
     def close(self) -> None:
         """Give up the question that may be open; whoever waits for it hears that there is no answer."""

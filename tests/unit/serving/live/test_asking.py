@@ -189,6 +189,27 @@ async def test_why_there_is_no_answer_is_told(clock: FakeClock, answer: Exceptio
     assert (told.controller.state, told.controller.detail) == ("silent", str(answer))
 
 
+async def test_how_a_question_ended_after_everybody_had_left_is_not_told_later(clock: FakeClock) -> None:
+    control = FakeControl()
+    here = ControlPlane(control.rollouts, clock=clock)
+    await here.look()
+    control.answers.put_nowait(ReplicaUnavailable("the control plane didn't answer within 15 s"))
+    await asyncio.sleep(60)
+    control.answers.put_nowait(WRITING)
+    assert await here.look() == WRITING
+
+
+async def test_an_answer_that_came_after_everybody_had_left_is_kept(clock: FakeClock) -> None:
+    control = FakeControl()
+    here = ControlPlane(control.rollouts, clock=clock)
+    await here.look()
+    control.answers.put_nowait(WRITING)
+    await asyncio.sleep(60)
+    told = await here.look()
+    assert (told.controller.state, told.controller.seq, control.asked) == ("silent", 7, 2)
+    here.close()
+
+
 async def test_who_waits_while_the_gateway_leaves_is_told_all_but_that(clock: FakeClock) -> None:
     here = ControlPlane(FakeControl().rollouts, clock=clock)
     asked = asyncio.ensure_future(here.look())
