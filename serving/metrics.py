@@ -49,6 +49,9 @@ def open_metrics(folder: Path) -> None:
     if "prometheus_client" in sys.modules and os.environ.get(_FOLDER) != str(folder):
         raise RuntimeError("prometheus_client was imported before open_metrics")
     os.environ[_FOLDER] = str(folder)
+    from serving.metrics_file import count_into_allocated_files
+
+    count_into_allocated_files()
 
 
 def render_metrics(folder: Path) -> bytes:
