@@ -9,6 +9,7 @@ here: what is decided (``serving.rollout.decide``), looking (``serving.rollout.l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
@@ -32,6 +33,8 @@ REOPEN_S: Final = 2.0
 """After trouble with the log, until it is opened again."""
 BLIND_START_S: Final = 5.0
 """A log that can't be read for so long keeps nothing from being served any more: what the settings say is served."""
+LONG_READ_S: Final = 30.0
+"""Nor does one that has not failed, but is still being read after so long."""
 
 COMMANDS: Final[dict[str, type[Pause | Resume | Promote | Abort | Rollback]]] = {
     "pause": Pause,
@@ -69,6 +72,8 @@ class Controller:
         self._journal: Journal | None = None
         self._doer: Doer | None = None
         self._status = Status("starting")
+        self._failed = asyncio.Event()
+        """Set when the log couldn't be read once."""
 
     # What is known
 
@@ -172,7 +177,7 @@ class Controller:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        blind = asyncio.get_running_loop().call_later(BLIND_START_S, self._begin_blind)
+        blind = asyncio.ensure_future(self._begin_blind())
         try:
             while True:
                 if (journal := await self._opened()) is None:
@@ -185,7 +190,12 @@ class Controller:
         finally:
             blind.cancel()
 
-    def _begin_blind(self) -> None:
+    async def _begin_blind(self) -> None:
+        """In time, if nothing is known of the log by then."""
+        await asyncio.sleep(BLIND_START_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONG_READ_S - BLIND_START_S):
+                await self._failed.wait()
         if self._journal is None and self._known is None:
             log.error("the event log can't be read: what the settings say is served")
             self._world.begin(None)
@@ -207,6 +217,7 @@ class Controller:
             log.info("another controller began at the same moment; the log is read again")
         except Exception as error:  # noqa: BLE001  # whatever a database's driver raises: it is tried again
             self._tell(_status_of(error))
+            self._failed.set()
         if event_log is not None:
             await asyncio.to_thread(event_log.close)
         return None

@@ -35,12 +35,16 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Folded(NamedTuple):
-    """What all events up to ``seq`` come to; nothing if that is 0. ``wall`` is when the last of them was written."""
+    """What all events up to ``seq`` come to; nothing if that is 0. ``wall`` is when the last of them was written.
+
+    ``snapshot`` is the event that the newest snapshot stands for, 0 without one.
+    """
 
     desired: DesiredState
     seq: int
     claim: Claim | None = None
     wall: float = 0.0
+    snapshot: int = 0
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -83,8 +87,8 @@ def folded(log: EventLog) -> Folded:
 
     Raises ``LogCorrupt``, also if an entry can't be read, or can't follow those before it, and the other ``LogError``.
     """
-    desired, seq, *_ = _state_of(log.latest_snapshot())
-    claim, wall = None, 0.0
+    desired, snapshot, *_ = _state_of(log.latest_snapshot())
+    seq, claim, wall = snapshot, None, 0.0
     for event in log.read():
         wall = event.wall
         if event.kind == CONTROLLER_KIND:
@@ -94,7 +98,7 @@ def folded(log: EventLog) -> Folded:
         seq = event.seq
         if event.kind == ROLLOUT_KIND:
             desired = _after(desired, _entry(event), event.seq)
-    return Folded(desired, seq, claim, wall)
+    return Folded(desired, seq, claim, wall, snapshot)
 
 
 def history(log: EventLog, model: str, after: int, limit: int) -> History:

@@ -46,7 +46,7 @@ class Journal:
         self._claim = claim
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._snapshot_at = known.seq
+        self._snapshot_at = known.snapshot
         self._snapshot_of = known.desired
         self._written_at = clock.monotonic()
         self.desired = known.desired
@@ -109,7 +109,7 @@ class Journal:
         """A later start needn't fold all of the log, and the oldest of it may go. Never raises."""
         async with self._turn:
             seq, desired = self.seq, self.desired
-            if self.ended.done() or desired is self._snapshot_of:
+            if self.ended.done() or (desired is self._snapshot_of and not self.wants_snapshot):
                 return
             try:
                 await asyncio.to_thread(self._kept, seq, encode_desired(desired))
@@ -137,6 +137,7 @@ class Journal:
 
     @property
     def wants_snapshot(self) -> bool:
+        """Whether much has been written since the last one, be it only that this controller writes still."""
         return self.seq - self._snapshot_at >= SNAPSHOT_EVERY
 
     async def _hear(self, make: Callable[[DesiredState], Entry], *, patient: bool) -> None:

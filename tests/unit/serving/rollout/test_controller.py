@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
 from serving.errors import InvalidRequest, RequestError, RolloutNotFound, RolloutRefused, RolloutsUnavailable
+from serving.rollout import controller as controllers
 from serving.rollout.controller import BLIND_START_S, COMMANDS, REOPEN_S, Controller
 from serving.rollout.desired import DesiredState
 from serving.rollout.event_log import EventLog, LogCorrupt, LogUnavailable
@@ -73,6 +75,12 @@ async def rigged(clock: FakeClock, error: Exception | None = None) -> AsyncItera
 async def started(controller: Controller, file: str = ROLLOUT_YAML) -> None:
     await controller.start(file, who="anna", why="more accurate")
     await asyncio.sleep(0.1)
+
+
+async def until(there: Callable[[], object]) -> None:
+    async with asyncio.timeout(10.0):
+        while not there():
+            await asyncio.sleep(0.01)
 
 
 FULL = LogUnavailable("the disk is full")
@@ -186,6 +194,33 @@ class TestWithoutTheLog:
             rig.error = None
             await asyncio.sleep(10.0)
             assert rig.world.begun == [DesiredState()]
+
+    async def test_one_that_is_only_long_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(controllers, "BLIND_START_S", 0.01)
+        async with rigged(FakeClock()) as (rig, _):
+            reading = threading.Event()
+            rig.store.before = lambda: None if reading.wait(10.0) else None
+            rig.another("two")
+            try:
+                await asyncio.sleep(0.2)
+                assert rig.worlds[1].begun == []
+            finally:
+                reading.set()
+            await until(lambda: rig.worlds[1].begun)
+            assert rig.worlds[1].begun == [DesiredState()]
+
+    async def test_but_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(controllers, "BLIND_START_S", 0.01)
+        monkeypatch.setattr(controllers, "LONG_READ_S", 0.1)
+        async with rigged(FakeClock()) as (rig, _):
+            reading = threading.Event()
+            rig.store.before = lambda: None if reading.wait(10.0) else None
+            rig.another("two")
+            try:
+                await until(lambda: rig.worlds[1].begun)
+            finally:
+                reading.set()
+            assert rig.worlds[1].begun[0] is None
 
     @pytest.mark.parametrize(
         "error", [ImportError("no driver"), ValueError("an event log is a path"), OSError(5, "io")]
