@@ -25,6 +25,7 @@ from serving.rollout.history import Claim, Folded, History, folded, history
 from serving.rollout.journal import Journal, writer_elsewhere
 from serving.rollout.looking import Looker
 from serving.rollout.state import IllegalMove, RolloutState
+from serving.rollout.whole import whole
 from serving.rollout.world import World
 
 log = logging.getLogger("holdfast.control")
@@ -35,6 +36,8 @@ BLIND_START_S: Final = 5.0
 """A log that can't be read for so long keeps nothing from being served any more: what the settings say is served."""
 LONG_READ_S: Final = 30.0
 """Nor does one that has not failed, but is still being read after so long."""
+HISTORIES_MAX: Final = 8
+"""So many may be asked for at a time; whoever gives a command must not have to wait behind more."""
 
 COMMANDS: Final[dict[str, type[Pause | Resume | Promote | Abort | Rollback]]] = {
     "pause": Pause,
@@ -72,6 +75,9 @@ class Controller:
         self._journal: Journal | None = None
         self._doer: Doer | None = None
         self._status = Status("starting")
+        self._reader: EventLog | None = None
+        self._reading = asyncio.Lock()
+        self._histories = 0
         self._failed = asyncio.Event()
         """Set when the log couldn't be read once."""
 
@@ -108,15 +114,32 @@ class Controller:
         return state
 
     async def history(self, model: str, *, after: int, limit: int) -> History:
-        """Events of the model's rollouts, read from the log. Raises ``RolloutsUnavailable``."""
+        """Events of the model's rollouts, read from the log. Raises ``RolloutsUnavailable``.
+
+        Anybody may ask, so one is read at a time, over a connection of its own that stays open: opening one, and
+        closing it, takes the turn of whoever writes.
+        """
+        return await whole(self._history(model, after, limit))
+
+    async def _history(self, model: str, after: int, limit: int) -> History:
+        if self._histories >= HISTORIES_MAX:
+            raise RolloutsUnavailable(f"{HISTORIES_MAX} histories are being read already: ask again in a second")
+        self._histories += 1
         try:
-            event_log = await asyncio.to_thread(self._open_log)
-            try:
-                return await asyncio.to_thread(history, event_log, model, after, limit)
-            finally:
-                await asyncio.to_thread(event_log.close)
+            async with self._reading:
+                if self._reader is None:
+                    self._reader = await asyncio.to_thread(self._open_log)
+                return await asyncio.to_thread(history, self._reader, model, after, limit)
         except LogError as error:
+            await self._close_reader()
             raise RolloutsUnavailable(f"the event log can't be read: {error}") from None
+        finally:
+            self._histories -= 1
+
+    async def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await asyncio.to_thread(reader.close)
 
     # What people say
 
@@ -189,6 +212,7 @@ class Controller:
                 self._status = _status_of(error)
         finally:
             blind.cancel()
+            await self._close_reader()
 
     async def _begin_blind(self) -> None:
         """In time, if nothing is known of the log by then."""

@@ -22,6 +22,8 @@ from serving.rollout.state import IllegalMove
 
 ROLLOUT_KIND: Final = "rollout"
 CONTROLLER_KIND: Final = "controller"
+SCAN_MAX: Final = 5_000
+"""So many events, of whatever model, are read at most for one part of a history."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -58,7 +60,10 @@ class HistoryEvent(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """A part of a model's history, the oldest first. ``next`` is what to ask for after it; nothing if this is all."""
+    """A part of a model's history, the oldest first; it may be empty. ``next`` is what to ask for after it.
+
+    Nothing if this is all.
+    """
 
     events: tuple[HistoryEvent, ...]
     next: int | None
@@ -102,18 +107,19 @@ def folded(log: EventLog) -> Folded:
 
 
 def history(log: EventLog, model: str, after: int, limit: int) -> History:
-    """At most ``limit`` events of the model's rollouts after event ``after``. What was dropped is left out.
+    """At most ``limit`` events of the model's rollouts after event ``after``, from the next ``SCAN_MAX`` of the log.
 
-    Raises ``LogError``.
+    What was dropped is left out. Raises ``LogError``.
     """
     found: list[HistoryEvent] = []
-    for event in _kept(log, after):
-        if event.kind != ROLLOUT_KIND or _model_of(event) != model:
-            continue
-        if len(found) == limit:
-            return History(tuple(found), found[-1].seq if found else after)
-        entry = _entry(event)
-        found.append(HistoryEvent(event.seq, event.wall, event.cause, entry.rollout, entry.event))
+    for number, event in enumerate(_kept(log, after)):
+        ours = event.kind == ROLLOUT_KIND and _model_of(event) == model
+        if number == SCAN_MAX or (ours and len(found) == limit):
+            return History(tuple(found), after)
+        if ours:
+            entry = _entry(event)
+            found.append(HistoryEvent(event.seq, event.wall, event.cause, entry.rollout, entry.event))
+        after = event.seq
     return History(tuple(found), None)
 
 

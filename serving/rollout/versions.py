@@ -22,6 +22,7 @@ from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError, RolloutRefused
 from serving.model_settings import ModelSettings, UsePriorVersion
+from serving.rollout.own_thread import OwnThread
 from serving.rollout.standing import Standing
 from serving.rollout.whole import whole
 from serving.rollout.withdrawn_file import WithdrawnFile
@@ -102,6 +103,7 @@ class VersionControl:
         self._known = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
         self._writing = asyncio.Lock()
+        self._writer = OwnThread("table")
 
     @property
     def table(self) -> RoutingTable:
@@ -379,7 +381,7 @@ class VersionControl:
         async with self._writing:
             table = change(self._table)
             if table is not self._table:
-                await asyncio.to_thread(self._write, table)
+                await self._writer.do(self._write, table)
                 self._table = table
         return await self._publish(table, built=built)
 

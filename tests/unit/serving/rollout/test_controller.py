@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
 
 from serving.errors import InvalidRequest, RequestError, RolloutNotFound, RolloutRefused, RolloutsUnavailable
 from serving.rollout import controller as controllers
-from serving.rollout.controller import BLIND_START_S, COMMANDS, REOPEN_S, Controller
+from serving.rollout.controller import BLIND_START_S, COMMANDS, HISTORIES_MAX, REOPEN_S, Controller
 from serving.rollout.desired import DesiredState
 from serving.rollout.event_log import EventLog, LogCorrupt, LogUnavailable
-from serving.rollout.history import Claim, folded
+from serving.rollout.history import Claim, History, folded
 from serving.rollout.looking import IDLE_S
 from serving.rollout.state import Phase
 from tests.event_logs import MemoryStore
@@ -29,6 +30,7 @@ class Rig:
         self.store = MemoryStore()
         self.error: Exception | None = None
         """What everything that is asked of the log ends with."""
+        self.opened = 0
         self.worlds: list[FakeWorld] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.store.before = self._fail
@@ -39,6 +41,7 @@ class Rig:
 
     def open(self) -> EventLog:
         self._fail()
+        self.opened += 1
         return self.store.open()
 
     def another(self, name: str) -> Controller:
@@ -77,9 +80,13 @@ async def started(controller: Controller, file: str = ROLLOUT_YAML) -> None:
     await asyncio.sleep(0.1)
 
 
+def waited(event: threading.Event) -> None:
+    event.wait(10.0)
+
+
 async def until(there: Callable[[], object]) -> None:
     async with asyncio.timeout(10.0):
-        while not there():
+        while not there():  # noqa: ASYNC110  # another thread does it
             await asyncio.sleep(0.01)
 
 
@@ -152,12 +159,69 @@ class TestCommands:
             with pytest.raises(RolloutNotFound):
                 await controller.command("digits", "pause", who="anna", why="")
 
-    async def test_the_history_is_read_from_the_log(self, clock: FakeClock) -> None:
+
+class TestHistories:
+    async def test_it_is_read_from_the_log(self, clock: FakeClock) -> None:
         async with rigged(clock) as (_, controller):
             await started(controller)
             part = await controller.history("digits", after=0, limit=3)
             assert [type(event.event).__name__ for event in part.events] == ["Start", "DeployVersion", "VersionReady"]
             assert part.next == 4
+
+    async def test_the_log_is_opened_once_and_again_after_trouble(self, clock: FakeClock) -> None:
+        async with rigged(clock) as (rig, controller):
+            opened = rig.opened
+            for _ in range(3):
+                await controller.history("digits", after=0, limit=3)
+            assert rig.opened == opened + 1
+            rig.error = FULL
+            with pytest.raises(RolloutsUnavailable, match="can't be read: the disk is full"):
+                await controller.history("digits", after=0, limit=3)
+            rig.error = None
+            await controller.history("digits", after=0, limit=3)
+            assert rig.opened == opened + 2
+
+    async def test_one_is_read_at_a_time_and_few_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also if those who asked are gone."""
+        reading, most, go_on = [0], [0], threading.Event()
+
+        def read(*_: object) -> History:
+            reading[0] += 1
+            most[0] = max(most[0], reading[0])
+            waited(go_on)
+            reading[0] -= 1
+            return History((), None)
+
+        monkeypatch.setattr(controllers, "history", read)
+        async with rigged(FakeClock()) as (_, controller):
+            asked = [
+                asyncio.create_task(controller.history("digits", after=0, limit=1)) for _ in range(HISTORIES_MAX + 1)
+            ]
+            await until(lambda: reading[0])
+            asked[0].cancel()
+            await asyncio.sleep(0.05)
+            go_on.set()
+            *found, refused = await asyncio.gather(*asked, return_exceptions=True)
+            assert most == [1]
+            assert isinstance(refused, RolloutsUnavailable)
+            assert "ask again" in refused.message
+            assert found[1:] == [History((), None)] * (HISTORIES_MAX - 1)
+
+    async def test_what_is_written_waits_for_no_reader(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not even if all of the threads that others share are busy."""
+        go_on = threading.Event()
+        async with rigged(FakeClock()) as (_, controller):
+            await until(lambda: controller.status.state == "writing")
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(1))
+            busy = loop.run_in_executor(None, waited, go_on)
+            try:
+                async with asyncio.timeout(5.0):
+                    state = await controller.start(ROLLOUT_YAML, who="anna", why="")
+                assert state.rollout == "digits-1"
+            finally:
+                go_on.set()
+                await busy
 
 
 class TestWithoutTheLog:
@@ -199,7 +263,7 @@ class TestWithoutTheLog:
         monkeypatch.setattr(controllers, "BLIND_START_S", 0.01)
         async with rigged(FakeClock()) as (rig, _):
             reading = threading.Event()
-            rig.store.before = lambda: None if reading.wait(10.0) else None
+            rig.store.before = lambda: waited(reading)
             rig.another("two")
             try:
                 await asyncio.sleep(0.2)
@@ -214,7 +278,7 @@ class TestWithoutTheLog:
         monkeypatch.setattr(controllers, "LONG_READ_S", 0.1)
         async with rigged(FakeClock()) as (rig, _):
             reading = threading.Event()
-            rig.store.before = lambda: None if reading.wait(10.0) else None
+            rig.store.before = lambda: waited(reading)
             rig.another("two")
             try:
                 await until(lambda: rig.worlds[1].begun)

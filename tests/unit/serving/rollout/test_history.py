@@ -216,6 +216,15 @@ def test_a_history_is_of_one_model_and_comes_in_parts(log: EventLog) -> None:
     assert [event.wall for event in parts] == [999.0 + event.seq for event in parts]
 
 
+def test_a_part_of_a_history_reads_a_part_of_the_log(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.rollout.history.SCAN_MAX", 10)
+    entries, _ = payloads()
+    fill(log, [msgspec.json.encode(Claim("one"))] * 25, kind="controller")
+    fill(log, entries[:3])
+    parts = [history(log, "digits", after, 100) for after in (0, 10, 20)]
+    assert [(len(part.events), part.next) for part in parts] == [(0, 10), (0, 20), (3, None)]
+
+
 def test_a_history_that_ends_with_its_part_has_no_next(log: EventLog) -> None:
     entries, _ = payloads()
     fill(log, entries)
