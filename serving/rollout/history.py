@@ -109,8 +109,10 @@ def folded(log: EventLog) -> Folded:
 def history(log: EventLog, model: str, after: int, limit: int) -> History:
     """At most ``limit`` events of the model's rollouts after event ``after``, from the next ``SCAN_MAX`` of the log.
 
-    What was dropped is left out. Raises ``LogError``.
+    What was dropped is left out, and nothing comes after what isn't there yet. Raises ``LogError``.
     """
+    if after > log.head()[0]:
+        return History((), None)
     found: list[HistoryEvent] = []
     for number, event in enumerate(_kept(log, after)):
         ours = event.kind == ROLLOUT_KIND and _model_of(event) == model

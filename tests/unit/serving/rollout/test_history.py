@@ -13,7 +13,7 @@ import pytest
 from serving.rollout.desired import DesiredState, Entry, decode_entry, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCompacted, LogCorrupt, open_log
 from serving.rollout.events import ClockTick, Decision, RollBackNow, VersionReady
-from serving.rollout.history import Claim, Folded, HistoryEvent, folded, history, replayed
+from serving.rollout.history import Claim, Folded, History, HistoryEvent, folded, history, replayed
 from serving.rollout.state import Phase
 from tests.event_logs import SqlitePlace
 from tests.rollouts import rollout_spec, settled
@@ -214,6 +214,16 @@ def test_a_history_is_of_one_model_and_comes_in_parts(log: EventLog) -> None:
     assert [encode_entry(Entry(event.rollout, event.event)) for event in parts] == entries
     assert [event.seq for event in parts] == list(range(2, 2 * len(entries) + 2, 2))
     assert [event.wall for event in parts] == [999.0 + event.seq for event in parts]
+
+
+def test_beyond_the_end_of_the_log_there_is_no_history(log: EventLog, place: SqlitePlace) -> None:
+    assert history(log, "digits", 7, 10) == History((), None)
+    fill(log, payloads()[0][:3])
+    for after in (3, 4, 10):
+        assert history(log, "digits", after, 10) == History((), None)
+    place.sql("DELETE FROM holdfast_events WHERE seq = 3")
+    with pytest.raises(LogCorrupt, match="event 3: missing"):
+        history(log, "digits", 10, 10)
 
 
 def test_a_part_of_a_history_reads_a_part_of_the_log(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
