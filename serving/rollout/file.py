@@ -75,6 +75,8 @@ def _read(text: str) -> tuple[RolloutSpec | None, tuple[Fault, ...]]:
     faults = reader.faults
     if isinstance(raw, dict) and faults:
         faults += _faults_between_steps(root, raw.get("steps"), known={fault.key for fault in faults})
+    if isinstance(raw, dict):
+        faults += _never_compared(root, raw.get("steps"), raw.get("analysis"))
     if faults:
         return None, tuple(sorted(faults))
     return msgspec.convert(raw, RolloutSpec), ()
@@ -202,6 +204,22 @@ def _faults_between_steps(root: yaml.Node, steps: Any, *, known: set[str]) -> li
         Fault(_line(_node_at(root, f"steps[{index}]").start_mark), f"steps[{index}]", message)
         for index, message in step_faults(tuple(msgspec.convert(step, Step) for step in steps))
     ]
+
+
+def _never_compared(root: yaml.Node, steps: Any, analysis: Any) -> list[Fault]:
+    """An agreement that nothing can ever come to: it is demanded, but nothing is mirrored at 100 %.
+
+    Not a rule of the spec itself: there are event logs that have such a rollout, and must stay readable.
+    """
+    first = steps[0] if isinstance(steps, list) and steps else None
+    mirrors = isinstance(analysis, dict) and analysis.get("shadow") is not None
+    if not mirrors or not isinstance(first, dict) or first.get("setWeight") != 100:
+        return []
+    message = (
+        "needs a weight under 100 first: at 100 nothing is mirrored, so there is nothing to compare; begin the steps "
+        "with a smaller setWeight, or leave out shadow"
+    )
+    return [Fault(_line(_node_at(root, "analysis.shadow").start_mark), "analysis.shadow", message)]
 
 
 def _bare(annotation: Any) -> Any:
