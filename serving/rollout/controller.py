@@ -38,6 +38,7 @@ LONG_READ_S: Final = 30.0
 """Nor does one that has not failed, but is still being read after so long."""
 HISTORIES_MAX: Final = 8
 """So many may be asked for at a time; whoever gives a command must not have to wait behind more."""
+RUNBOOK: Final = "docs/runbooks/HoldfastEventLogFailing.md says what to do"
 
 COMMANDS: Final[dict[str, type[Pause | Resume | Promote | Abort | Rollback]]] = {
     "pause": Pause,
@@ -110,7 +111,10 @@ class Controller:
             raise RolloutsUnavailable(self._why_not())
         state = self.desired.rollouts.get(model)
         if state is None:
-            raise RolloutNotFound(f"'{model}' never had a rollout")
+            raise RolloutNotFound(
+                f"'{model}' never had a rollout; `holdfast rollout status` shows those that had one, `holdfast rollout "
+                "start` starts one"
+            )
         return state
 
     async def history(self, model: str, *, after: int, limit: int) -> History:
@@ -132,7 +136,7 @@ class Controller:
                 return await asyncio.to_thread(history, self._reader, model, after, limit)
         except LogError as error:
             await self._close_reader()
-            raise RolloutsUnavailable(f"the event log can't be read: {error}") from None
+            raise RolloutsUnavailable(f"the event log can't be read: {error}; {RUNBOOK}") from None
         finally:
             self._histories -= 1
 
@@ -194,7 +198,9 @@ class Controller:
 
     def _why_not(self) -> str:
         state, detail = self.status
-        return f"rollouts can't be changed now, the controller's state is {state}" + (f": {detail}" if detail else "")
+        known = f": {detail}" if detail else ""
+        advice = "the event log is still being read: try again in a moment" if state == "starting" else RUNBOOK
+        return f"rollouts can't be changed now, the controller's state is {state}{known}; {advice}"
 
     # One log after the other
 

@@ -7,12 +7,13 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from serving.errors import InvalidRequest, RequestError, RolloutNotFound, RolloutRefused, RolloutsUnavailable
 from serving.rollout import controller as controllers
-from serving.rollout.controller import BLIND_START_S, COMMANDS, HISTORIES_MAX, REOPEN_S, Controller
+from serving.rollout.controller import BLIND_START_S, COMMANDS, HISTORIES_MAX, REOPEN_S, RUNBOOK, Controller
 from serving.rollout.desired import DesiredState
 from serving.rollout.event_log import EventLog, LogCorrupt, LogUnavailable
 from serving.rollout.history import Claim, History, folded
@@ -154,7 +155,10 @@ class TestCommands:
 
     async def test_a_model_without_a_rollout_is_not_found(self, clock: FakeClock) -> None:
         async with rigged(clock) as (_, controller):
-            with pytest.raises(RolloutNotFound, match="'digits' never had a rollout"):
+            said = (
+                "^'digits' never had a rollout; `holdfast rollout status` shows .*, `holdfast rollout start` starts one"
+            )
+            with pytest.raises(RolloutNotFound, match=said):
                 controller.rollout("digits")
             with pytest.raises(RolloutNotFound):
                 await controller.command("digits", "pause", who="anna", why="")
@@ -228,15 +232,24 @@ class TestWithoutTheLog:
     async def test_until_it_is_read_nothing_is_known_and_nothing_is_done(self, clock: FakeClock) -> None:
         async with rigged(clock, FULL) as (rig, controller):
             assert controller.status == ("log_unavailable", "the disk is full")
-            with pytest.raises(
-                RolloutsUnavailable, match="the controller's state is log_unavailable: the disk is full"
-            ):
+            said = "the controller's state is log_unavailable: the disk is full; .*HoldfastEventLogFailing.md says what"
+            with pytest.raises(RolloutsUnavailable, match=said):
                 controller.rollout("digits")
-            with pytest.raises(RolloutsUnavailable):
+            with pytest.raises(RolloutsUnavailable, match=said):
                 await started(controller)
-            with pytest.raises(RolloutsUnavailable):
+            with pytest.raises(RolloutsUnavailable, match=r"HoldfastEventLogFailing\.md"):
                 await controller.history("digits", after=0, limit=1)
             assert rig.world.begun == []
+
+    async def test_while_it_is_still_being_read_a_command_is_to_come_again(self, clock: FakeClock) -> None:
+        controller = Controller(FakeWorld(), open_log=MemoryStore().open, claim=Claim("one", "here"), clock=clock)
+        with pytest.raises(
+            RolloutsUnavailable, match=r"state is starting; .* still being read: try again in a moment$"
+        ):
+            await started(controller)
+
+    def test_the_runbook_that_is_named_is_there(self) -> None:
+        assert (Path(__file__).parents[4] / RUNBOOK.partition(" ")[0]).is_file()
 
     async def test_what_the_settings_say_is_served_after_a_while_and_the_rollouts_when_it_is_back(
         self, clock: FakeClock
