@@ -32,6 +32,10 @@ log = logging.getLogger("holdfast.control")
 
 REOPEN_S: Final = 2.0
 """After trouble with the log, until it is opened again."""
+LOOK_ON_S: Final = 10.0
+"""The same while another one writes it: that one may be silent for much longer before it counts as gone."""
+DAMAGED_S: Final = 30.0
+"""The same if it is damaged, which only a person mends: all of it is read again."""
 BLIND_START_S: Final = 5.0
 """A log that can't be read for so long keeps nothing from being served any more: what the settings say is served."""
 LONG_READ_S: Final = 30.0
@@ -72,6 +76,8 @@ class Controller:
         self._claim = claim
         self._claimed = False
         self._known: Folded | None = None
+        self._looked_on: Folded | None = None
+        """What was read of the log while another one writes it."""
         self._clock = clock
         self._journal: Journal | None = None
         self._doer: Doer | None = None
@@ -209,8 +215,9 @@ class Controller:
         blind = asyncio.ensure_future(self._begin_blind())
         try:
             while True:
-                if (journal := await self._opened()) is None:
-                    await asyncio.sleep(REOPEN_S)
+                journal = await self._opened()
+                if not isinstance(journal, Journal):
+                    await asyncio.sleep(journal)
                     continue
                 error = await self._follow(journal)
                 log.error("this controller can't go on with the event log as it knows it: %s", error)
@@ -230,27 +237,32 @@ class Controller:
             log.error("the event log can't be read: what the settings say is served")
             self._world.begin(None)
 
-    async def _opened(self) -> Journal | None:
-        """The log, read and claimed; None if that isn't possible now."""
+    async def _opened(self) -> Journal | float:
+        """The log, read and claimed; if that isn't possible now, the seconds until it is tried again."""
         event_log: EventLog | None = None
+        rest_s = REOPEN_S
         try:
             event_log = await asyncio.to_thread(self._open_log)
-            known = self._known = await asyncio.to_thread(folded, event_log)
+            known = self._known = await asyncio.to_thread(folded, event_log, self._looked_on)
+            self._looked_on = None
             elsewhere = writer_elsewhere(known, self._claim, claimed_before=self._claimed, wall=self._clock.wall())
             if not elsewhere:
                 journal = await Journal.opened(event_log, known, claim=self._claim, clock=self._clock)
                 self._claimed = True
                 return journal
             self._tell(Status("standby", f"{elsewhere}; this controller only looks on"))
+            self._looked_on, rest_s = known, LOOK_ON_S
             self._world.begin(known.desired)
         except NotTheWriter:
             log.info("another controller began at the same moment; the log is read again")
         except Exception as error:  # noqa: BLE001  # whatever a database's driver raises: it is tried again
             self._tell(_status_of(error))
+            self._looked_on = None
             self._failed.set()
+            rest_s = DAMAGED_S if isinstance(error, LogCorrupt) else REOPEN_S
         if event_log is not None:
             await asyncio.to_thread(event_log.close)
-        return None
+        return rest_s
 
     def _tell(self, status: Status) -> None:
         if status.state != self._status.state:

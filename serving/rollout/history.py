@@ -39,7 +39,7 @@ class Claim(msgspec.Struct, frozen=True):
 class Folded(NamedTuple):
     """What all events up to ``seq`` come to; nothing if that is 0. ``wall`` is when the last of them was written.
 
-    ``snapshot`` is the event that the newest snapshot stands for, 0 without one.
+    ``snapshot`` is the event that the newest snapshot stood for, 0 without one, and ``hash`` that of the last event.
     """
 
     desired: DesiredState
@@ -47,6 +47,7 @@ class Folded(NamedTuple):
     claim: Claim | None = None
     wall: float = 0.0
     snapshot: int = 0
+    hash: str = ""
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -87,15 +88,39 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     first: Mismatch | None
 
 
-def folded(log: EventLog) -> Folded:
+def folded(log: EventLog, since: Folded | None = None) -> Folded:
     """The state of now. The newest snapshot shortens the fold, but every event that is kept is verified.
 
-    Raises ``LogCorrupt``, also if an entry can't be read, or can't follow those before it, and the other ``LogError``.
+    Of a log that was folded before (``since``) only what is new is read, if it still goes on there. Raises
+    ``LogCorrupt``, also if an entry can't be read, or can't follow those before it, and the other ``LogError``.
     """
+    if since is not None and (found := _gone_on(log, since)) is not None:
+        return found
     desired, snapshot, *_ = _state_of(log.latest_snapshot())
-    seq, claim, wall = snapshot, None, 0.0
-    for event in log.read():
-        wall = event.wall
+    return _fold(log.read(), Folded(desired, snapshot, snapshot=snapshot))
+
+
+def _gone_on(log: EventLog, since: Folded) -> Folded | None:
+    """None if the log isn't the one that was folded, as after a restore, or what is new was dropped already."""
+    seq, last = log.head()
+    if seq == since.seq:
+        return since if last == since.hash else None
+    if seq < since.seq:
+        return None
+    try:
+        events = log.read(since.seq)
+        first = next(events, None)
+        if first is None or first.previous != since.hash:
+            return None
+        return _fold(chain((first,), events), since)
+    except LogCompacted:
+        return None
+
+
+def _fold(events: Iterator[Event], start: Folded) -> Folded:
+    desired, seq, claim, wall, snapshot, last = start
+    for event in events:
+        wall, last = event.wall, event.hash
         if event.kind == CONTROLLER_KIND:
             claim = _claim(event)
         if event.seq <= seq:
@@ -103,7 +128,7 @@ def folded(log: EventLog) -> Folded:
         seq = event.seq
         if event.kind == ROLLOUT_KIND:
             desired = _after(desired, _entry(event), event.seq)
-    return Folded(desired, seq, claim, wall, snapshot)
+    return Folded(desired, seq, claim, wall, snapshot, last)
 
 
 def history(log: EventLog, model: str, after: int, limit: int) -> History:

@@ -13,10 +13,19 @@ import pytest
 
 from serving.errors import InvalidRequest, RequestError, RolloutNotFound, RolloutRefused, RolloutsUnavailable
 from serving.rollout import controller as controllers
-from serving.rollout.controller import BLIND_START_S, COMMANDS, HISTORIES_MAX, REOPEN_S, RUNBOOK, Controller
+from serving.rollout.controller import (
+    BLIND_START_S,
+    COMMANDS,
+    DAMAGED_S,
+    HISTORIES_MAX,
+    LOOK_ON_S,
+    REOPEN_S,
+    RUNBOOK,
+    Controller,
+)
 from serving.rollout.desired import DesiredState
 from serving.rollout.event_log import EventLog, LogCorrupt, LogUnavailable
-from serving.rollout.history import Claim, History, folded
+from serving.rollout.history import Claim, Folded, History, folded
 from serving.rollout.looking import IDLE_S
 from serving.rollout.state import Phase
 from tests.event_logs import MemoryStore
@@ -313,6 +322,15 @@ class TestWithoutTheLog:
         async with rigged(clock, LogCorrupt(7, "the row was altered")) as (_, controller):
             assert controller.status == ("log_corrupt", "event 7: the row was altered")
 
+    async def test_which_is_read_again_now_and_then(self, clock: FakeClock) -> None:
+        async with rigged(clock, LogCorrupt(7, "the row was altered")) as (rig, controller):
+            rig.error = None
+            found = []
+            for seconds in (DAMAGED_S - 1.0, 2.0):
+                await asyncio.sleep(seconds)
+                found.append(controller.status.state)
+            assert found == ["log_corrupt", "writing"]
+
     async def test_a_damage_that_is_found_while_it_writes_is_named_and_the_log_read_anew(
         self, clock: FakeClock
     ) -> None:
@@ -388,6 +406,25 @@ class TestSeveral:
             await asyncio.sleep(10.0)
             assert second.rollout("digits").phase is Phase.ABORTED
             assert rig.worlds[0].done == ["deploy v2", "v1 5"], "the first one does nothing any more"
+
+    async def test_one_that_looks_on_reads_only_what_is_new(
+        self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known: list[Folded | None] = []
+
+        def reading(event_log: EventLog, since: Folded | None = None) -> Folded:
+            known.append(since)
+            return folded(event_log, since)
+
+        async with rigged(clock) as (rig, first):
+            second = rig.another("two")
+            await asyncio.sleep(10.0)
+            monkeypatch.setattr(controllers, "folded", reading)
+            await started(second)
+            await asyncio.sleep(6 * LOOK_ON_S)
+            assert first.rollout("digits").weight == 5
+            assert 5 <= len(known) <= 7
+            assert None not in known
 
     async def test_an_idle_one_finds_out_at_the_next_command(self, clock: FakeClock) -> None:
         async with rigged(clock) as (rig, first):
