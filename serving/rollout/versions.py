@@ -20,7 +20,7 @@ import msgspec
 from models.errors import InvalidName, ModelError, VersionNotFound
 from models.manifest import ModelVersion
 from models.registry import Registry
-from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError, RolloutRefused
+from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError, RolloutRefused, RolloutsUnavailable
 from serving.model_settings import ModelSettings, UsePriorVersion
 from serving.rollout.own_thread import OwnThread
 from serving.rollout.standing import Standing
@@ -283,8 +283,8 @@ class VersionControl:
         """Deploy a version, by default the registry's highest, and serve it. Loading a loaded version is no error.
 
         The version that the settings call stable answers by default again once it is back. If it was withdrawn, it is
-        so no more. One that was ``rolled_back`` comes back by a rollout only. Raises ``ModelNotFound``, ``LoadFailed``
-        and ``RolloutRefused``.
+        so no more. One that was ``rolled_back`` comes back by a rollout only. Raises ``ModelNotFound``, ``LoadFailed``,
+        ``RolloutRefused``, and ``RolloutsUnavailable`` if it can't be written down.
         """
         asked = wishes(body)
         if asked.withdraw:
@@ -299,10 +299,17 @@ class VersionControl:
                 )
             named = self._settings.model(model)
             make_stable = named is not None and self._stable_version(named) == version
-            await self._load(ModelVersion(model, version), make_stable=make_stable)
+            try:
+                await self._load(ModelVersion(model, version), make_stable=make_stable)
+            except OSError as error:
+                if version not in self._versions_of(model):
+                    await self._deployer.delete(ModelVersion(model, version))
+                raise _unwritten(error) from None
 
     async def unload(self, model: str, body: bytes = b"") -> None:
-        """Stop serving a version, by default all of the model, and end its replicas. Raises ``ModelNotFound``.
+        """Stop serving a version, by default all of the model, and end its replicas.
+
+        Raises ``ModelNotFound``, and ``RolloutsUnavailable`` if it can't be written down.
 
         ``withdraw`` takes back what it has answered, too: no cached answer of it is given any more.
         """
@@ -313,8 +320,11 @@ class VersionControl:
             if route is None or (wish is not None and wish not in route.versions):
                 raise ModelNotFound(f"'{model}@{wish}' isn't loaded" if wish else f"'{model}' isn't loaded")
             versions = list(route.versions) if wish is None else [wish]
-            for version in versions:
-                await self._take_down(ModelVersion(model, version), reason=UNLOADED, withdraw=asked.withdraw)
+            try:
+                for version in versions:
+                    await self._take_down(ModelVersion(model, version), reason=UNLOADED, withdraw=asked.withdraw)
+            except OSError as error:
+                raise _unwritten(error) from None
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())
@@ -421,6 +431,10 @@ def in_place_of(model: ModelSettings, others: Sequence[str]) -> str:
     key = natural_key(model.stable_version)
     before = [version for version in others if natural_key(version) < key]
     return named[-1] if named else max(before or others, key=natural_key)
+
+
+def _unwritten(error: OSError) -> RolloutsUnavailable:
+    return RolloutsUnavailable(f"the routing table can't be written, so it stays as it is: {error}")
 
 
 def natural_key(version: str) -> list[tuple[int, str]]:
