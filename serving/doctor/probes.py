@@ -29,7 +29,7 @@ from serving.admin.token import open_to_others, read_token
 from serving.clock import Clock
 from serving.cluster import UNFINISHED_RESTORE, bind_error
 from serving.commands.asking import host_to_ask, this_machine
-from serving.deployments.folders import socket_dir
+from serving.deployments.folders import known_system_id, socket_dir, system_mark
 from serving.doctor.facts import (
     ClockFact,
     Facts,
@@ -68,7 +68,9 @@ def find(settings: Settings, clock: Clock, *, root: Path | None = None) -> Facts
         lock=find_lock(root or Path(__file__).parents[2]),
         running=find_running(settings),
         restore_unfinished=(Path(settings.state_dir) / UNFINISHED_RESTORE).exists(),
-        public=find_port(settings.http.host, settings.http.port, ask=host_to_ask(settings)),
+        public=find_port(
+            settings.http.host, settings.http.port, ask=host_to_ask(settings), system=find_system(settings)
+        ),
         gateways=tuple(_gateway_ports(settings)),
         state=find_folder(Path(settings.state_dir)),
         store=find_folder(settings.store_dir),
@@ -143,28 +145,46 @@ def find_running(settings: Settings) -> str:
     return NOBODY
 
 
-def find_port(host: str, port: int, *, ask: str) -> PortFact:
+def find_system(settings: Settings) -> str | None:
+    """The mark of this Holdfast's gateways, None if it never ran."""
+    with contextlib.suppress(OSError, ValueError):
+        if (known := known_system_id(settings)) is not None:
+            return system_mark(settings, known)
+    return None
+
+
+def find_port(host: str, port: int, *, ask: str, system: str | None) -> PortFact:
+    """Whether it is free, and if not, whether a Holdfast has it; ``system`` is our own mark."""
     error = bind_error(host, port)
-    return PortFact(port, error, holdfast=error is not None and _is_holdfast(ask, port))
+    holdfast, ours = (False, False) if error is None else _whose(ask, port, system)
+    return PortFact(port, error, holdfast=holdfast, ours=ours)
 
 
 def _gateway_ports(settings: Settings) -> Iterator[PortFact]:
     host = settings.http.gateway_host
     first, last = settings.http.gateway_ports
+    system = find_system(settings)
     for port in range(first, last + 1):
-        yield find_port(host, port, ask=this_machine(host))
+        yield find_port(host, port, ask=this_machine(host), system=system)
 
 
-def _is_holdfast(host: str, port: int) -> bool:
-    """Whether what listens there speaks as our gateways and our HAProxy do."""
+def _whose(host: str, port: int, system: str | None) -> tuple[bool, bool]:
+    """Whether what listens there speaks as gateways and HAProxy do, and whether it may be ours.
+
+    HAProxy without a gateway doesn't say whose it is.
+    """
     connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
     try:
         with contextlib.closing(connection):
             connection.request("GET", ACCEPTING_PATH)
             said = json.loads(connection.getresponse().read(1000))
     except (OSError, http.client.HTTPException, ValueError):
-        return False
-    return isinstance(said, dict) and bool(said.keys() & {"accepting", "error"})
+        return False, False
+    if not isinstance(said, dict):
+        return False, False
+    if "accepting" in said:
+        return True, system is not None and said.get("system") == system
+    return "error" in said, "error" in said
 
 
 # Folders and files

@@ -11,6 +11,7 @@ import pytest
 
 from models.registry import Registry
 from serving.cluster import lock_state
+from serving.deployments.folders import system_id, system_mark
 from serving.doctor import probes
 from serving.doctor.facts import LogFact
 from serving.model_settings import ModelSettings
@@ -48,20 +49,38 @@ def test_everything_at_once_changes_nothing(settings: Settings, tmp_path: Path) 
 
 
 def test_a_free_port_is_free_and_a_taken_one_says_by_whom() -> None:
-    assert probes.find_port(HOST, free_port(), ask=HOST).error is None
+    assert probes.find_port(HOST, free_port(), ask=HOST, system=None).error is None
     with somebody() as port, pytest.MonkeyPatch.context() as patched:
         patched.setattr(probes, "ASK_S", 0.05)
-        taken = probes.find_port(HOST, port, ask=HOST)
+        taken = probes.find_port(HOST, port, ask=HOST, system=None)
     assert (taken.error, taken.holdfast) == ("Address already in use", False)
 
 
 @pytest.mark.parametrize(
-    ("answer", "ours"), [({"accepting": True}, True), ({"error": "no gateway"}, True), ([1], False), (b"<html>", False)]
+    ("answer", "whose"),
+    [
+        ({"accepting": True, "system": "us"}, (True, True)),
+        ({"accepting": True, "system": "them"}, (True, False)),
+        ({"accepting": True}, (True, False)),
+        ({"error": "no gateway"}, (True, True)),
+        ([1], (False, False)),
+        (b"<html>", (False, False)),
+    ],
 )
-def test_a_holdfast_is_known_by_what_it_says(answer: object, ours: bool) -> None:
+def test_a_holdfast_is_known_by_what_it_says(answer: object, whose: tuple[bool, bool]) -> None:
     with admin_server() as fake:
         fake.answer = lambda _: (200, answer)
-        assert probes.find_port(HOST, fake.port, ask=HOST).holdfast is ours
+        fact = probes.find_port(HOST, fake.port, ask=HOST, system="us")
+    assert (fact.holdfast, fact.ours) == whose
+
+
+def test_one_that_never_ran_has_no_gateways(settings: Settings) -> None:
+    assert probes.find_system(settings) is None
+    made = system_id(settings)
+    assert probes.find_system(settings) == system_mark(settings, made)
+    with admin_server() as fake:
+        fake.answer = lambda _: (200, {"accepting": True})
+        assert not probes.find_port(HOST, fake.port, ask=HOST, system=None).ours
 
 
 def test_a_holdfast_that_holds_the_state_folder_runs(settings: Settings) -> None:
