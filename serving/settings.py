@@ -228,7 +228,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         bool,
         Meta(
             description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; it asks who they "
-            "are only if there is an `admin_token_file`."
+            "are only if there is an `admin_token_file`, so `true` where others than this machine can reach "
+            "`http.host` or `http.gateway_host` needs one."
         ),
     ] = False
     busy_poll_us: Annotated[
@@ -276,11 +277,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if first <= self.http.port <= last:
             raise ValueError(f"http.port: {self.http.port} is one of http.gateway_ports {first}-{last}")
-        if self.admin and self.public and self.admin_token_file is None:
-            raise ValueError(
-                f"admin: others than this machine can reach http.host {self.http.host} or http.gateway_host "
-                f"{self.http.gateway_host}, so changes need a token: set admin_token_file"
-            )
+        self._check_strangers()
         for index, model in enumerate(self.models):
             if model.max_batch_bytes > self.channel.max_frame_bytes // 2:  # a frame holds more than the inputs
                 raise ValueError(
@@ -292,6 +289,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                     self._check_chain(model, fallback.model, f"models[{index}].fallback[{place}].model")
             if model.shadow is not None and (shadow := model.shadow.model) is not None:
                 self._check_shadow(model, shadow, f"models[{index}].shadow.model")
+
+    def _check_strangers(self) -> None:
+        """Refuse what only those may do who have shown who they are, where strangers can ask for it."""
+        for wanted, key, what in (
+            (self.admin, "admin", "changes need"),
+            (self.faults, "faults", "making replicas fail needs"),
+        ):
+            if wanted and self.public and self.admin_token_file is None:
+                raise ValueError(
+                    f"{key}: others than this machine can reach http.host {self.http.host} or http.gateway_host "
+                    f"{self.http.gateway_host}, so {what} a token: set admin_token_file"
+                )
 
     def _check_shadow(self, model: ModelSettings, target: str, key: str) -> None:
         if self.model(target) is None:

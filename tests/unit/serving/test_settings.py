@@ -143,6 +143,16 @@ def test_strangers_who_may_change_the_system_need_a_token_to_show(http: dict[str
         parse_settings({"http": http, "admin": True})
 
 
+@pytest.mark.parametrize("http", [{"host": "0.0.0.0"}, {"gateway_host": "10.0.0.7"}])
+@pytest.mark.parametrize("admin", [None, False])
+def test_strangers_who_may_make_replicas_fail_need_a_token_to_show(http: dict[str, str], admin: bool | None) -> None:
+    raw = {"http": http, "admin": admin, "faults": True}
+    with pytest.raises(SettingsError, match=r"^faults: others than this machine can reach .*set admin_token_file$"):
+        parse_settings(raw)
+    assert parse_settings({**raw, "admin_token_file": "token"}).faults
+    assert parse_settings({"faults": True, "admin": admin}).faults
+
+
 def two_models(first: dict[str, object], second: dict[str, object]) -> dict[str, object]:
     return {"models": [{"name": "a", "versions": ["v1", "v2"], **first}, {"name": "b", "versions": ["v1"], **second}]}
 
