@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from serving.model_settings import AutoscalingSettings, ModelSettings, Positive, Seconds, UseModel
+from serving.places import shown_place
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -334,9 +335,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def event_log_shown(self) -> str:
         """The same without a password."""
-        scheme, is_url, rest = self.event_log_place.partition("://")
-        where = rest.rpartition("@")[2].partition("?")[0]
-        return f"{scheme}://{where}" if is_url else scheme
+        return shown_place(self.event_log_place)
 
     @property
     def public(self) -> bool:

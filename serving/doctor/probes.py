@@ -46,8 +46,10 @@ from serving.doctor.facts import (
 )
 from serving.ingress.haproxy import ACCEPTING_PATH
 from serving.ingress.keeper import HaproxyFiles, binary, running_pid
+from serving.places import shown_place
 from serving.rollout.event_log import LogCorrupt, LogError, LogMissing, open_log
 from serving.rollout.log_copy import sqlite_file
+from serving.rollout.log_postgres import read_url
 from serving.settings import Settings, SettingsError
 
 DISTRIBUTION: Final = "holdfast"
@@ -278,7 +280,11 @@ def find_postgres(settings: Settings) -> ServerFact:
     except ImportError:
         return ServerFact(where, error="psycopg isn't installed: pip install 'holdfast[postgres]'")
     try:
-        with psycopg.connect(settings.event_log_place, connect_timeout=int(ASK_S)) as connection:
+        arguments = {**read_url(settings.event_log_place), "connect_timeout": int(ASK_S)}
+    except ValueError as error:
+        return ServerFact(where, error=str(error))
+    try:
+        with psycopg.connect(**arguments) as connection:
             number = connection.info.server_version
     except psycopg.Error as error:
         return ServerFact(where, error=(str(error) or type(error).__name__).splitlines()[0])
@@ -288,9 +294,12 @@ def find_postgres(settings: Settings) -> ServerFact:
 def find_redis(url: str) -> ServerFact:
     from redis import Redis, RedisError
 
-    where = url.rpartition("@")[2].rpartition("://")[2].partition("?")[0]  # a password may stand before it, or after
+    where = shown_place(url)
     try:
         client = Redis.from_url(url, socket_timeout=ASK_S, socket_connect_timeout=ASK_S, protocol=2)
+    except (ValueError, TypeError):  # not its text: that may repeat a part of the password
+        return ServerFact(where, error="the URL isn't one that the Redis library can read")
+    try:
         with contextlib.closing(client):
             told: Any = client.info("server")
             version = tuple(int(part) for part in str(told["redis_version"]).split(".")[:3])

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from serving.cli import main
+from serving.commands import replay as replay_command
 from serving.rollout.desired import Entry, decode_entry, encode_desired, encode_entry
 from serving.rollout.event_log import open_log
 from serving.rollout.events import RollBackNow
@@ -228,3 +229,14 @@ def test_a_password_in_the_url_is_never_shown(capsys: pytest.CaptureFixture[str]
     url = "postgresql://anna:hunter2@127.0.0.1:1/holdfast"
     assert main(["replay", "--log", url]) == 1
     assert "hunter2" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_password_in_the_query_is_never_shown(
+    place: SqlitePlace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.setattr(replay_command, "open_log", lambda *_, **more: open_log(place.url, **more))
+    assert main(["replay", "--log", "postgresql:///db?host=/tmp&user=u&password=hunter2", *options]) == 0
+    out = capsys.readouterr().out
+    assert "postgresql:///db" in out
+    assert "hunter2" not in out
