@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from serving.model_settings import AutoscalingSettings, ModelSettings, Positive, Seconds, UseModel
-from serving.places import shown_place
+from serving.places import log_fault, redis_fault, shown_place
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -278,6 +278,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if first <= self.http.port <= last:
             raise ValueError(f"http.port: {self.http.port} is one of http.gateway_ports {first}-{last}")
+        self._check_places()
         self._check_strangers()
         for index, model in enumerate(self.models):
             if model.max_batch_bytes > self.channel.max_frame_bytes // 2:  # a frame holds more than the inputs
@@ -290,6 +291,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                     self._check_chain(model, fallback.model, f"models[{index}].fallback[{place}].model")
             if model.shadow is not None and (shadow := model.shadow.model) is not None:
                 self._check_shadow(model, shadow, f"models[{index}].shadow.model")
+
+    def _check_places(self) -> None:
+        """The texts repeat nothing of them: there may be a password in it."""
+        if self.event_log is not None and (fault := log_fault(self.event_log)) is not None:
+            raise ValueError(f"event_log: {fault}")
+        if self.cache.redis_url is not None and (fault := redis_fault(self.cache.redis_url)) is not None:
+            raise ValueError(f"cache.redis_url: {fault}")
 
     def _check_strangers(self) -> None:
         """Refuse what only those may do who have shown who they are, where strangers can ask for it."""

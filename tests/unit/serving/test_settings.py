@@ -205,6 +205,9 @@ def two_models(first: dict[str, object], second: dict[str, object]) -> dict[str,
         (two_models({"breaker": {"failure_rate": 1.5}}, {}), "models[0].breaker.failure_rate: "),
         ({"gateway": {"autoscaling": {"max_replicas": 9}}}, "gateway.replicas: 9 replicas need as many ports"),
         ({"cache": {"redis_url": "localhost"}}, "cache.redis_url: "),
+        ({"cache": {"redis_url": "redis://:pa/ss@h:6379/0"}}, "cache.redis_url: it isn't redis://"),
+        ({"event_log": "mysql://u:p@h/db"}, "event_log: it is a path, sqlite:///path or postgresql://"),
+        ({"event_log": ""}, "event_log: it is empty"),
     ],
 )
 def test_a_protection_that_can_not_be_is_refused_with_its_key(raw: object, said: str) -> None:

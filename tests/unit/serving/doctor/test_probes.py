@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from models.registry import Registry
@@ -149,12 +148,11 @@ def test_servers_that_are_gone_are_told_without_their_passwords() -> None:
         assert f"{HOST}:{port}" in fact.where
 
 
-@pytest.mark.parametrize("url", ["mysql://u:sec@h/db", "postgresql://u:sec/ret@h/db", "postgresql://u:sec%zz@h/db"])
-def test_an_event_log_whose_url_cant_be_read_is_told_without_its_password(url: str) -> None:
-    settings = msgspec.structs.replace(Settings(), event_log=url)  # as no one can write it into a file
+def test_an_event_log_whose_url_cant_be_read_is_told_without_its_password() -> None:
+    settings = Settings(event_log="postgresql://u:sec%2Fret@h/db?unheard=of")
     for fact in (probes.find_postgres(settings), probes.find_log(settings)):
         assert fact.error is not None
-        assert not any(part in f"{fact}" for part in ("sec", "ret", "zz"))
+        assert not any(part in f"{fact}" for part in ("sec", "ret"))
 
 
 def test_a_redis_whose_url_cant_be_read_is_told_without_its_password() -> None:
