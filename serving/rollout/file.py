@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_ori
 import msgspec
 import yaml
 
+from serving.plain_yaml import line_of, plain
 from serving.rollout.spec import DURATION_PATTERN, RolloutSpec, Step, step_faults
 
 MAX_CHARACTERS: Final = 16 << 10
@@ -91,7 +92,7 @@ def located(text: str, message: str) -> str:
         node = _node_at(_compose(text), key)
     except _NotYaml:
         return message
-    return f"line {_line(node.start_mark)}: {message}"
+    return f"line {line_of(node.start_mark)}: {message}"
 
 
 class _NotYaml(Exception):
@@ -113,7 +114,7 @@ def _compose(text: str) -> yaml.Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _NotYaml(Fault(_line(mark), "", f"no YAML: {words}")) from None
+        raise _NotYaml(Fault(line_of(mark), "", f"no YAML: {words}")) from None
     if root is None:
         raise _NotYaml(Fault(1, "", "the file is empty"))
     return root
@@ -124,10 +125,10 @@ def _survey(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise _NotYaml(Fault(_line(event.start_mark), "", f"*{event.anchor}: write it out; no aliases here"))
+            raise _NotYaml(Fault(line_of(event.start_mark), "", f"*{event.anchor}: write it out; no aliases here"))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise _NotYaml(Fault(_line(event.start_mark), "", "nested too deeply: that is no rollout"))
+            raise _NotYaml(Fault(line_of(event.start_mark), "", "nested too deeply: that is no rollout"))
 
 
 class _Reader:
@@ -147,7 +148,7 @@ class _Reader:
             entry = get_args(kind)[0]
             return [self.value(item, entry, f"{key}[{index}]") for index, item in enumerate(node.value)]
         try:
-            value = _plain(node)
+            value = plain(node)
             msgspec.convert(value, annotation)
             if isinstance(value, str) and not value.isprintable():
                 return self._fault(node, key, "more than one line of text")
@@ -192,7 +193,7 @@ class _Reader:
         return values
 
     def _fault(self, node: yaml.Node, key: str, message: str) -> object:
-        self.faults.append(Fault(_line(node.start_mark), key, message))
+        self.faults.append(Fault(line_of(node.start_mark), key, message))
         return _NOTHING
 
 
@@ -201,7 +202,7 @@ def _faults_between_steps(root: yaml.Node, steps: Any, *, known: set[str]) -> li
     if not isinstance(steps, list) or any(key.startswith("steps") for key in known):
         return []
     return [
-        Fault(_line(_node_at(root, f"steps[{index}]").start_mark), f"steps[{index}]", message)
+        Fault(line_of(_node_at(root, f"steps[{index}]").start_mark), f"steps[{index}]", message)
         for index, message in step_faults(tuple(msgspec.convert(step, Step) for step in steps))
     ]
 
@@ -237,11 +238,6 @@ def _is_duration(annotation: Any) -> bool:
     return any(map(_is_duration, get_args(annotation)))
 
 
-def _plain(node: yaml.Node) -> Any:
-    """The value of a node as YAML means it: ``5`` a number, ``'5'`` text."""
-    return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
-
-
 def _leaf_message(node: yaml.Node, annotation: Any, said: str) -> str:
     """What msgspec says of a value, in the words of those who write YAML."""
     shown = node.value if isinstance(node, yaml.ScalarNode) else ""
@@ -260,10 +256,6 @@ def _leaf_message(node: yaml.Node, annotation: Any, said: str) -> str:
     if "regex" in said:
         return f"{quoted} is no name; small letters, digits and . _ - only"
     return f"{quoted}: {said}"
-
-
-def _line(mark: Any) -> int:
-    return 1 if mark is None else mark.line + 1
 
 
 def _below(key: str, name: str) -> str:
