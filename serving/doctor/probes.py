@@ -69,7 +69,7 @@ def find(settings: Settings, clock: Clock, *, root: Path | None = None) -> Facts
         packages=find_packages(),
         lock=find_lock(root or Path(__file__).parents[2]),
         running=find_running(settings),
-        restore_unfinished=(Path(settings.state_dir) / UNFINISHED_RESTORE).exists(),
+        restore_unfinished=find_unfinished(settings),
         public=find_port(
             settings.http.host, settings.http.port, ask=host_to_ask(settings), system=find_system(settings)
         ),
@@ -155,6 +155,13 @@ def find_system(settings: Settings) -> str | None:
     return None
 
 
+def find_unfinished(settings: Settings) -> bool:
+    """Whether a restore was interrupted; a state folder that can't be seen is told of by ``find_folder``."""
+    with contextlib.suppress(OSError):
+        return (Path(settings.state_dir) / UNFINISHED_RESTORE).exists()
+    return False
+
+
 def find_port(host: str, port: int, *, ask: str, system: str | None) -> PortFact:
     """Whether it is free, and if not, whether a Holdfast has it; ``system`` is our own mark."""
     error = bind_error(host, port)
@@ -194,7 +201,10 @@ def _whose(host: str, port: int, system: str | None) -> tuple[bool, bool]:
 
 def find_folder(path: Path) -> FolderFact:
     """The folder, or the nearest above it that is there: where it would be made."""
-    there = next(one for one in (path, *path.parents) if one.exists())
+    try:
+        there = next(one for one in (path, *path.parents) if one.exists())
+    except OSError as error:  # below a folder that may not be searched
+        return FolderFact(str(path), error=f"it can't be seen: {error.strerror or error}")
     try:
         with tempfile.TemporaryFile(dir=there):
             pass

@@ -191,6 +191,12 @@ def test_a_folder_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == f"holdfast replay: {tmp_path}: not a file\n"
 
 
+def test_a_log_where_nobody_may_look_is_named_and_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / ("x" * 300) / "events.db"  # not even root may
+    assert main(["replay", "--log", str(place)]) == 1
+    assert capsys.readouterr().err == f"holdfast replay: {place}: File name too long\n"
+
+
 def test_a_url_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", "--log", "mysql://here/there"]) == 2
     assert "not mysql://" in capsys.readouterr().err

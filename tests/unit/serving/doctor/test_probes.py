@@ -98,6 +98,14 @@ def test_a_folder_that_will_be_made_is_as_good_as_the_one_it_will_be_in(tmp_path
     assert "Not a directory" in str(probes.find_folder(tmp_path / "file" / "state").error)
 
 
+def test_where_nobody_may_look_is_told(tmp_path: Path) -> None:
+    hidden = tmp_path / ("x" * 300)  # not even root may
+    facts = probes.find(Settings(state_dir=str(hidden)), FakeClock(), root=tmp_path)
+    errors = [facts.state.error, facts.store.error, facts.versions.error, facts.log.error]
+    assert [str(error)[-18:] for error in errors] == 4 * ["File name too long"]
+    assert (facts.restore_unfinished, facts.log.corrupt) == (False, False)
+
+
 def test_every_version_is_read(settings: Settings) -> None:
     registry = Registry(settings.store_dir)
     for version in ("v2", "v3"):
