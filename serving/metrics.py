@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 import threading
 from bisect import bisect_left
@@ -74,17 +75,28 @@ def forget_dead_processes(folder: Path) -> None:
 
 
 def golden_failures(folder: Path) -> dict[tuple[str, str], int]:
-    """How often replicas of each version failed their golden self-test, also of those that have ended since."""
-    from prometheus_client.mmap_dict import MmapedDict
+    """How often replicas of each version failed their golden self-test, also of those that have ended since.
 
+    A file that can't be read counts for nothing.
+    """
     failed: dict[tuple[str, str], int] = {}
     for path in folder.glob("counter_*.db"):
-        for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+        for key, value in _values_in(path):
             _, metric, labels, _ = json.loads(key)
             if metric == GOLDEN_CHECKS and labels["result"] == "failed" and value:
                 version = labels["model"], labels["version"]
                 failed[version] = failed.get(version, 0) + int(value)
     return failed
+
+
+def _values_in(path: Path) -> list[tuple[str, float]]:
+    from prometheus_client.mmap_dict import MmapedDict
+
+    try:
+        found = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
+        return [(key, value) for key, value, *_ in found]
+    except (OSError, ValueError, RuntimeError, struct.error):  # gone, torn or empty
+        return []
 
 
 class Growth:

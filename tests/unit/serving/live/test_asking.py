@@ -248,3 +248,21 @@ async def test_what_lies_in_files_is_looked_up_now_and_then(clock: FakeClock) ->
     assert (await here.look(), await here.look()) == ({("m", "v1"): 1}, {("m", "v1"): 1})
     clock.advance(READ_EVERY_S)
     assert await here.look() == {("m", "v1"): 2}
+
+
+async def test_what_cant_be_read_once_is_as_it_was(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[int | Exception] = [1, OSError("gone"), 3]
+
+    def read() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    here: Seldom[int] = Seldom(read, 0, clock=clock)
+    seen = []
+    for _ in range(3):
+        seen.append(await here.look())
+        clock.advance(READ_EVERY_S)
+    assert seen == [1, 1, 3]
+    assert "can't be read" in caplog.text
