@@ -220,7 +220,7 @@ def _never_compared(root: yaml.Node, steps: Any, analysis: Any) -> list[Fault]:
         "needs a weight under 100 first: at 100 nothing is mirrored, so there is nothing to compare; begin the steps "
         "with a smaller setWeight, or leave out shadow"
     )
-    return [Fault(_line(_node_at(root, "analysis.shadow").start_mark), "analysis.shadow", message)]
+    return [Fault(line_of(_node_at(root, "analysis.shadow").start_mark), "analysis.shadow", message)]
 
 
 def _bare(annotation: Any) -> Any:
