@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ from ray.serve.exceptions import RayServeException
 
 from serving.autoscaling import scaling
 from serving.cluster import check_redaction, check_restored, check_token
-from serving.deployments.common import APPLICATION, GATEWAY_DEPLOYMENT, HEALTH_CHECKS, QUIET
+from serving.deployments.common import APPLICATION, GATEWAY_DEPLOYMENT, HAPROXY_DEPLOYMENT, HEALTH_CHECKS, QUIET
 from serving.deployments.control import ControlReplica
 from serving.deployments.deployer import application_status, reason_in
 from serving.deployments.gateway import GatewayReplica
 from serving.deployments.haproxy import HaproxyReplica
+from serving.deployments.nodes import ON_HEAD
+from serving.deployments.run import new_run
 from serving.settings import Settings, absolute, parse_settings
 
 
@@ -58,13 +59,13 @@ def deploy(settings: Settings) -> None:
 
 def failure() -> str | None:
     """Why the application can't come up, if Serve has given it up."""
-    status, message = application_status(APPLICATION)
-    return reason_in(message) if status == "DEPLOY_FAILED" else None
+    found = application_status(APPLICATION)
+    return reason_in(found.message) if found.state == "DEPLOY_FAILED" else None
 
 
 def build_from(settings: Settings) -> Any:
     """Every deployment of an application gets a folder of its own for what lives only as long as it does."""
-    run_dir = str(Path(settings.state_dir) / "run" / uuid.uuid4().hex[:8])
+    run = new_run(settings)
     drained_s = settings.http.drain_timeout_s + 5
     control: Any = serve.deployment(
         ControlReplica,
@@ -75,8 +76,9 @@ def build_from(settings: Settings) -> Any:
     )
     haproxy: Any = serve.deployment(
         HaproxyReplica,
-        name="Haproxy",
+        name=HAPROXY_DEPLOYMENT,
         num_replicas=1,
+        max_ongoing_requests=100,  # replicas on other nodes bring their metrics
         max_replicas_per_node=1,
         graceful_shutdown_timeout_s=drained_s,
         **BESIDE_MODELS,
@@ -89,13 +91,14 @@ def build_from(settings: Settings) -> Any:
         **scaling(settings.gateway.replicas, settings.gateway.autoscaling),
         **BESIDE_MODELS,
     )
-    return gateway.bind(settings, run_dir, control.bind(settings, run_dir), haproxy.bind(settings, run_dir))
+    return gateway.bind(settings, run, control.bind(settings, run), haproxy.bind(settings, run))
 
 
 BESIDE_MODELS: dict[str, Any] = {
     **HEALTH_CHECKS,
     "graceful_shutdown_wait_loop_s": 0.1,
     "logging_config": QUIET,
-    "ray_actor_options": {"num_cpus": 0},
+    "ray_actor_options": {"num_cpus": 0, "resources": dict(ON_HEAD)},
 }
-"""What holds for all that isn't a model. Ray's CPU count is for placing models; these run beside them on every node."""
+"""What holds for all that isn't a model. Ray's CPU count is for placing models; these run beside them on the head node,
+where the files are that they share."""

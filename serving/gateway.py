@@ -41,7 +41,7 @@ _Wanted = tuple[str, str, str]
 class Gateway:
     """Routes calls to versions. ``take`` is the only thing that changes it, and ``apply``, which waits for its end.
 
-    ``name`` tells it from others, and from itself before it was started anew.
+    ``name`` tells it from others, and from itself before it was started anew. ``secret`` is what it shows to replicas.
     """
 
     def __init__(
@@ -54,12 +54,19 @@ class Gateway:
         cache: PredictionCache | None = None,
         random: Callable[[], float] = random.random,
         name: str | None = None,
+        secret: str = "",
     ) -> None:
         self._settings = settings
         self._read_manifest = read_manifest
         deadlines = Deadlines(clock)
         self._builder = VersionBuilder(
-            settings, link=link, read_manifest=read_manifest, clock=clock, deadlines=deadlines, random=random
+            settings,
+            link=link,
+            read_manifest=read_manifest,
+            clock=clock,
+            deadlines=deadlines,
+            random=random,
+            secret=secret,
         )
         self.planner = Planner(
             clock=clock,

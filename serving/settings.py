@@ -77,6 +77,13 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             "Left out: a folder of its own under the system's temporary folder."
         ),
     ] = None
+    tcp_ports: Annotated[
+        tuple[Port, Port] | None,
+        Meta(
+            description="First and last port of the range from which a model replica that isn't on the head node takes "
+            "a free one, for a firewall to know. Left out: any port."
+        ),
+    ] = None
     max_frame_bytes: Annotated[
         Positive, Meta(description="Largest batch, with its answer, that is sent at one go.")
     ] = 128 << 20
@@ -85,6 +92,10 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ping_timeout_s: Annotated[
         Seconds, Meta(description="A replica that leaves a ping unanswered this long gets no more work.")
     ] = 3.0
+
+    def __post_init__(self) -> None:
+        if self.tcp_ports is not None and self.tcp_ports[0] > self.tcp_ports[1]:
+            raise ValueError(f"tcp_ports: {self.tcp_ports[0]} is above {self.tcp_ports[1]}")
 
 
 class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -190,6 +201,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     state_dir: Annotated[str, Meta(description="Folder for everything that Holdfast keeps on this node.")] = ".holdfast"
     store: Annotated[
         str | None, Meta(description="Folder of the model registry. Left out: `models` in `state_dir`.")
+    ] = None
+    ray_address: Annotated[
+        Annotated[str, Meta(pattern=r"^(auto|.+:[0-9]{1,5})$")] | None,
+        Meta(
+            description="The Ray cluster that `holdfast up` joins, which it has to do on the cluster's head node: "
+            "`HOST:PORT` of its GCS, or `auto` for the one that runs on this machine (see `holdfast node`). Left out: "
+            "a Ray of its own on this machine. `serve run` and `serve deploy` know their cluster without it."
+        ),
     ] = None
     http: HttpSettings = HttpSettings()
     gateway: GatewaySettings = GatewaySettings()
