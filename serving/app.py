@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import ray
 from ray import serve
@@ -16,15 +18,24 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serving.autoscaling import scaling
-from serving.cluster import check_redaction, check_restored, check_token
-from serving.deployments.common import APPLICATION, GATEWAY_DEPLOYMENT, HAPROXY_DEPLOYMENT, HEALTH_CHECKS, QUIET
+from serving.cluster import StartError, check_redaction, check_restored, check_token
+from serving.deployments.common import (
+    APPLICATION,
+    GATEWAY_DEPLOYMENT,
+    HAPROXY_DEPLOYMENT,
+    HEALTH_CHECKS,
+    MODEL_DEPLOYMENT,
+    QUIET,
+)
 from serving.deployments.control import ControlReplica
 from serving.deployments.deployer import application_status, reason_in
 from serving.deployments.gateway import GatewayReplica
 from serving.deployments.haproxy import HaproxyReplica
-from serving.deployments.nodes import ON_HEAD
+from serving.deployments.nodes import ON_HEAD, this_node
 from serving.deployments.run import new_run
 from serving.settings import Settings, absolute, parse_settings
+
+END_MODELS_S: Final = 30.0
 
 
 def build(args: dict[str, Any]) -> Any:
@@ -42,12 +53,84 @@ def start_ray() -> None:
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
+def join_ray(settings: Settings, address: str) -> bool:
+    """Join the Ray cluster at ``address``; whether applications had to be ended that an earlier run left there.
+
+    Raises ``StartError``, joined to nothing, if there is no such cluster, this isn't its head node, or another Holdfast
+    runs on it.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise StartError(f"ray_address: no Ray cluster can be joined at {address}: {reason}") from None
+    try:
+        return _take_over(settings, address)
+    except StartError:
+        ray.shutdown()
+        raise
+
+
+def _take_over(settings: Settings, address: str) -> bool:
+    node = this_node()
+    if not node.head:
+        raise StartError(
+            f"ray_address: this machine ({node.ip}) isn't the head node of the cluster at {address}; "
+            "`holdfast up` has to run there"
+        )
+    found = APPLICATION in serve.status().applications
+    mark = _joined_path(settings)
+    if found and not (mark.exists() and mark.read_text(encoding="ascii") == node.id):
+        raise StartError(
+            f"ray_address: an application {APPLICATION} runs on the cluster at {address} already, and not from "
+            f"{settings.state_dir}"
+        )
+    mark.write_text(node.id, encoding="ascii")
+    if found:
+        _end_applications()
+    return found
+
+
+def _joined_path(settings: Settings) -> Path:
+    """Names the head node of the cluster that the one who holds the state folder has deployed to."""
+    return Path(settings.state_dir) / "joined"
+
+
 def stop_ray() -> None:
-    """End the gateways, which finish what they have, and then everything else."""
+    """End the gateways, which finish what they have, and then everything else of this process's own Ray."""
     if ray.is_initialized():
         with contextlib.suppress(RayError, RayServeException):
             serve.delete(APPLICATION)
         ray.shutdown()
+
+
+def leave_ray(settings: Settings) -> None:
+    """End this Holdfast's applications, the gateways first; the cluster and whatever else it runs go on."""
+    if ray.is_initialized():
+        with contextlib.suppress(RayError, RayServeException):
+            _end_applications()
+            _joined_path(settings).unlink(missing_ok=True)
+        ray.shutdown()
+
+
+def _end_applications() -> None:
+    """The gateways finish what they have before the models go. Models that don't go in time are logged by Serve."""
+    with contextlib.suppress(RayServeException):
+        serve.delete(APPLICATION)
+    models = own_models(serve.status().applications)
+    for name in models:
+        serve.delete(name, _blocking=False)
+    until = time.monotonic() + END_MODELS_S
+    while not models.isdisjoint(serve.status().applications) and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def own_models(applications: Mapping[str, Any]) -> set[str]:
+    """Which of Serve's applications are versions of models of a Holdfast."""
+    return {
+        name for name, found in applications.items() if "@" in name and set(found.deployments) == {MODEL_DEPLOYMENT}
+    }
 
 
 def deploy(settings: Settings) -> None:

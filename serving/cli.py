@@ -11,7 +11,7 @@ import sys
 
 from models import commands as model_commands
 from serving.cluster import RAY_ENVIRONMENT, StartError, check_redaction, check_token
-from serving.commands import backup, chaos, doctor, incidents, replay, rollout, status
+from serving.commands import backup, chaos, doctor, incidents, node, replay, rollout, status
 from serving.commands.options import config_option, settings_of
 
 
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="how long to wait for the end (default: 600)"
     )
     restart.set_defaults(run=_restart_gateways)
+    node.add_parser(subparsers)
     status.add_parser(subparsers)
     doctor.add_parser(subparsers)
     model_commands.add_parser(subparsers)
