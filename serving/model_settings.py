@@ -237,10 +237,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = 1
     autoscaling: AutoscalingSettings | None = None
     max_replicas_per_node: Annotated[
-        int | None,
+        Annotated[int, Meta(ge=1, le=64)] | None,
         Meta(
-            ge=1,
-            le=64,
             description="At most so many replicas of a version are on one node; those that find no place wait for "
             "another node to join. 1 with two replicas: the loss of a node leaves one. Left out: Ray Serve spreads "
             "them, but any number may be on one node.",

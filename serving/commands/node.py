@@ -52,8 +52,7 @@ def ray_start(
     """The words of ``ray``: the head node of a cluster, or a node that joins the one at ``join``."""
     found = ["start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}"]
     if join is None:
-        # Neither the dashboard nor the way for Ray's remote clients: both run whatever they are sent.
-        found += ["--head", f"--port={port}", "--include-dashboard=false", "--ray-client-server-port=0"]
+        found += ["--head", f"--port={port}", "--include-dashboard=false"]
     else:
         found.append(f"--address={join}")
     if num_cpus is not None:

@@ -24,8 +24,12 @@ class Node:
         self.folder.mkdir()
         self._system = system
         where = ["--head", f"--port={port}"] if join is None else [f"--join={join}:{port}"]
-        agent, *_ = free_ports(1)
+        agent, clients = free_ports(2)
         words = ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={agent}"]
+        if join is not None:
+            words.append(f"--temp-dir={self.folder / 'ray'}")  # else it would be the head node's
+        else:
+            words.append(f"--ray-client-server-port={clients}")
         with (self.folder / "log").open("ab") as log, ctrl_c_counts():
             self._process = subprocess.Popen(
                 [*system.command("node"), *where, f"--ip={ip}", "--num-cpus=2", "--", *words],

@@ -11,10 +11,10 @@ from serving.cluster import RAY_ENVIRONMENT
 from serving.commands.node import ray_start
 
 
-def test_the_head_node_listens_where_it_was_told_to_and_offers_nothing_else() -> None:
+def test_the_head_node_listens_where_it_was_told_to_and_has_no_dashboard() -> None:
     words = ray_start(ip="10.0.0.1", port=7000)
     assert {"--head", "--block", "--node-ip-address=10.0.0.1", "--port=7000"} <= set(words)
-    assert {"--include-dashboard=false", "--ray-client-server-port=0"} <= set(words)
+    assert "--include-dashboard=false" in words
 
 
 def test_another_node_joins_it() -> None:
