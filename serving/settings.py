@@ -203,7 +203,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         str | None, Meta(description="Folder of the model registry. Left out: `models` in `state_dir`.")
     ] = None
     ray_address: Annotated[
-        Annotated[str, Meta(pattern=r"^(auto|.+:[0-9]{1,5})$")] | None,
+        str | None,
         Meta(
             description="The Ray cluster that `holdfast up` joins, which it has to do on the cluster's head node: "
             "`HOST:PORT` of its GCS, or `auto` for the one that runs on this machine (see `holdfast node`). Left out: "
@@ -281,6 +281,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 0.0
 
     def __post_init__(self) -> None:
+        self._check_address()
         names = [model.name for model in self.models]
         for name in names:
             if names.count(name) > 1:
@@ -311,6 +312,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                     self._check_chain(model, fallback.model, f"models[{index}].fallback[{place}].model")
             if model.shadow is not None and (shadow := model.shadow.model) is not None:
                 self._check_shadow(model, shadow, f"models[{index}].shadow.model")
+
+    def _check_address(self) -> None:
+        if self.ray_address not in (None, "auto"):
+            host, _, port = self.ray_address.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError(f"ray_address: '{self.ray_address}' is neither HOST:PORT nor auto")
 
     def _check_shadow(self, model: ModelSettings, target: str, key: str) -> None:
         if self.model(target) is None:
