@@ -22,7 +22,7 @@ class Node:
         self.ip = ip
         self.folder = system.folder / f"n{ip.rpartition('.')[2]}"
         self.folder.mkdir()
-        self._system = system
+        self._again = False
         where = ["--head", f"--port={port}"] if join is None else [f"--join={join}:{port}"]
         agent, clients = free_ports(2)
         words = ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={agent}"]
@@ -30,11 +30,16 @@ class Node:
             words.append(f"--temp-dir={self.folder / 'ray'}")  # else it would be the head node's
         else:
             words.append(f"--ray-client-server-port={clients}")
+        self._command = [*system.command("node"), *where, f"--ip={ip}", "--num-cpus=2", "--", *words]
+        self._environment = {**system.environment, "RAY_TMPDIR": str(self.folder)}
+        self._start()
+
+    def _start(self) -> None:
         with (self.folder / "log").open("ab") as log, ctrl_c_counts():
             self._process = subprocess.Popen(
-                [*system.command("node"), *where, f"--ip={ip}", "--num-cpus=2", "--", *words],
+                self._command,
                 cwd=self.folder,
-                env={**system.environment, "RAY_TMPDIR": str(self.folder)},
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -42,9 +47,14 @@ class Node:
             )
 
     def alive(self) -> str | None:
-        """What speaks against it."""
-        if (code := self._process.poll()) is not None:
+        """What speaks against it. Ray gives up a node that takes over 15 s to start: that is tried once more."""
+        if (code := self._process.poll()) is None:
+            return None
+        if "timed out during startup" not in self.said() or self._again:
             return f"node {self.ip} ended with code {code}: {self.said()[-2000:]}"
+        self._again = True
+        self.kill()
+        self._start()
         return None
 
     def said(self) -> str:

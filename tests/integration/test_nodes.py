@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.nodes import Node
-from tests.integration.system import BLANK, GATEWAY, RECOVERY_S, System, Traffic, eventually, free_ports
+from tests.integration.system import BLANK, GATEWAY, RECOVERY_S, START_S, System, Traffic, eventually, free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -41,9 +42,14 @@ class Cluster:
 
     def places(self) -> list[str]:
         """The addresses of the nodes with a replica that a gateway has a channel to, sorted."""
-        told = self.system.ask("GET", "/v2/holdfast/status").json()
-        replicas: list[dict[str, Any]] = told["models"]["digits"]["versions"]["v2"]["replicas"]
-        return sorted(replica["ip"] for replica in replicas if replica["live"])
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            told = self.system.ask("GET", "/v2/holdfast/status")
+            models: dict[str, Any] = told.json()["models"] if told.status == 200 else {}
+            versions = models.get("digits", {"versions": {}})["versions"]
+            return sorted(
+                replica["ip"] for replica in versions.get("v2", {"replicas": []})["replicas"] if replica["live"]
+            )
+        return []
 
     def remove(self) -> None:
         for node in self.nodes:
@@ -58,6 +64,7 @@ def cluster(zoo_store: Path) -> Iterator[Cluster]:
     try:
         other = found.join(OTHER)
         found.system.start()
+        eventually(lambda: found.places() != [], "a replica answers", within_s=START_S, alive=other.alive)
         found.system.wait_until_ready()
         eventually(
             lambda: found.places() == [HEAD, OTHER], lambda: f"both have one: {found.places()}", alive=other.alive
