@@ -40,6 +40,8 @@ END_MODELS_S: Final = 30.0
 
 def build(args: dict[str, Any]) -> Any:
     """The Serve application of these settings. Raises ``SettingsError``, or ``StartError`` if it mustn't start so."""
+    if ray.is_initialized() and not (node := this_node()).head:
+        raise StartError(f"{node.ip} isn't the head node of the cluster, where Holdfast's files have to be")
     settings = absolute(parse_settings(args), Path.cwd())
     check_token(settings)
     check_restored(settings)
