@@ -119,14 +119,14 @@ async def kill_node(blow: Blow[faults.KillNode]) -> Done:
     gone = await asyncio.to_thread(nodes.lose, blow.lot)
     await asyncio.sleep(blow.fault.away)
     came = await asyncio.to_thread(nodes.add)
-    came_s = world.now_s
+    up_s = world.now_s
 
     async def back() -> bool:
         return came in await world.system.places(world.primary) and await world.system.whole()
 
     await world.system.until(back, f"every replica is there again, one of them on {came}", within_s=2 * BACK_S)
-    back_s = world.now_s - began_s
-    detail = f"{came} was started after {came_s - began_s:.1f} s, all replicas are there after {back_s:.1f} s"
+    back_s = world.now_s - up_s  # how long Ray takes to start a node is the machine's affair
+    detail = f"another one, {came}, was up after {up_s - began_s:.1f} s, all replicas were there {back_s:.1f} s later"
     return Done(f"node {gone}", detail, world.now_s, began_s, back_s)
 
 

@@ -100,11 +100,10 @@ class Nodes:
         self._living.clear()
 
     def _add(self, words: list[str]) -> str:
-        tries = 1 if not self._living else _TRIES  # the head node's address is known already
-        for _ in range(tries):
-            number = _FIRST + self._made
+        for _ in range(_TRIES):
+            number = _FIRST if not self._living else _FIRST + self._made  # where the head node is, is known already
             self._made += 1
-            folder = self._folder / f"n{number}"
+            folder = self._folder / f"n{self._made}"
             (agent,) = self._free_ports(1)
             more = ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={agent}"]
             if self._living:
