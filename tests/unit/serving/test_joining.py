@@ -1,4 +1,4 @@
-"""``holdfast up`` on a cluster: only on its head node, beside no other Holdfast, and after what it left there itself."""
+"""``holdfast up`` on a cluster: only on its head node, beside no other Holdfast, after what it left there itself."""
 
 from __future__ import annotations
 
