@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -21,17 +21,33 @@ from models.quality import InputQuality
 from models.registry import Registry
 from models.signature import TensorSpec
 
-DEFAULT_STORE: Final = Path(".holdfast/models")
-
 _Subparsers = Any  # argparse._SubParsersAction[ArgumentParser], which argparse keeps to itself
 
 
-def add_parser(subparsers: _Subparsers) -> None:
-    """Adds ``models`` with its commands. Each sets ``run``, a function of the parsed arguments to an exit code."""
+StoreOf = Callable[[argparse.Namespace], Path]
+_Command = Callable[[argparse.Namespace, Registry], int]
+
+
+def add_parser(
+    subparsers: _Subparsers, *, store_options: Callable[[argparse.ArgumentParser], None], store_of: StoreOf
+) -> None:
+    """Adds ``models`` with its commands. Each sets ``run``, a function of the parsed arguments to an exit code.
+
+    ``store_options`` adds to every command what ``store_of`` then reads out of its arguments: where the store is.
+    """
     parser = subparsers.add_parser("models", help="publish, list, show and verify model versions")
     commands = parser.add_subparsers(dest="models_command", metavar="COMMAND", required=True)
 
-    publish = _command(commands, "publish", _publish, "publish a model file as a new version")
+    def add(name: str, function: _Command, text: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + "."
+        )
+        store_options(command)
+        command.add_argument("--json", action="store_true", help="answer in JSON")
+        command.set_defaults(run=run, models_run=function, store_of=store_of)
+        return command
+
+    publish = add("publish", _publish, "publish a model file as a new version")
     publish.add_argument("file", type=Path, metavar="FILE", help="a model: .onnx, or .pt2 of torch.export")
     publish.add_argument("--name", required=True, help="the model's name")
     publish.add_argument("--version", required=True, help="the new version's name")
@@ -47,39 +63,28 @@ def add_parser(subparsers: _Subparsers) -> None:
     )
     publish.add_argument("--notes", help="words for people, kept with the version")
 
-    _command(commands, "list", _list, "list all versions")
-    show = _command(commands, "show", _show, "show what is known about a version, or about a model's versions")
+    add("list", _list, "list all versions")
+    show = add("show", _show, "show what is known about a version, or about a model's versions")
     show.add_argument("name", metavar="MODEL[@VERSION]")
-    verify = _command(commands, "verify", _verify, "read every file again and compare it with what was published")
+    verify = add("verify", _verify, "read every file again and compare it with what was published")
     verify.add_argument("name", metavar="MODEL[@VERSION]", nargs="?", help="default: everything in the store")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command that was parsed. Returns 0, or 1 after one line on stderr."""
-    command: Callable[[argparse.Namespace], int] = args.models_run
+    command: _Command = args.models_run
     try:
-        return command(args)
+        return command(args, Registry(args.store_of(args)))
     except (ModelError, OSError) as error:
         sys.stderr.write(f"holdfast models {args.models_command}: {error}\n")
         return 1
-
-
-def _command(
-    commands: _Subparsers, name: str, function: Callable[[argparse.Namespace], int], text: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="answer in JSON")
-    parser.set_defaults(run=run, models_run=function)
-    return parser
 
 
 def _labels(text: str) -> tuple[str, ...]:
     return tuple(label.strip() for label in text.split(","))
 
 
-def _publish(args: argparse.Namespace) -> int:
-    registry = Registry(args.store)
+def _publish(args: argparse.Namespace, registry: Registry) -> int:
     existed = (args.name, args.version) in registry.versions()
     manifest = publish_file(
         registry,
@@ -112,19 +117,17 @@ def read_quality(path: Path) -> tuple[InputQuality, ...]:
         raise InvalidManifest(f"'{path.name}': {error}") from None
 
 
-def _list(args: argparse.Namespace) -> int:
-    registry = Registry(args.store)
+def _list(args: argparse.Namespace, registry: Registry) -> int:
     manifests = [registry.manifest(*name) for name in registry.versions()]
     if args.json:
         return _write_json([manifest.summary() for manifest in manifests])
     if not manifests:
-        return _write(f"no versions in {args.store}")
+        return _write(f"no versions in {registry.root}")
     width = max(len(str(manifest.name)) for manifest in manifests)
     return _write(*(f"{m.name!s:{width}}  {m.backend:11}  {_traits(m):24}  {m.digest[:19]}" for m in manifests))
 
 
-def _show(args: argparse.Namespace) -> int:
-    registry = Registry(args.store)
+def _show(args: argparse.Namespace, registry: Registry) -> int:
     manifests = [registry.manifest(*name) for name in _named(registry, args.name)]
     if args.json:
         summaries = [manifest.summary() for manifest in manifests]
@@ -132,9 +135,8 @@ def _show(args: argparse.Namespace) -> int:
     return _write("\n\n".join("\n".join(_description(manifest)) for manifest in manifests))
 
 
-def _verify(args: argparse.Namespace) -> int:
+def _verify(args: argparse.Namespace, registry: Registry) -> int:
     """Goes on after a bad version, so that one run tells about all of them."""
-    registry = Registry(args.store)
     names = registry.versions() if args.name is None else _named(registry, args.name)
     faults: dict[str, str | None] = {}
     for name in names:
@@ -149,7 +151,7 @@ def _verify(args: argparse.Namespace) -> int:
     if args.json:
         _write_json([{"name": name, "ok": fault is None, "fault": fault} for name, fault in faults.items()])
     elif not names:
-        _write(f"no versions in {args.store}")
+        _write(f"no versions in {registry.root}")
     return 1 if any(faults.values()) else 0
 
 

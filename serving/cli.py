@@ -9,9 +9,8 @@ import argparse
 import os
 import sys
 
-from models import commands as model_commands
 from serving.cluster import RAY_ENVIRONMENT, StartError, check_redaction, check_token
-from serving.commands import backup, chaos, doctor, incidents, node, replay, rollout, status
+from serving.commands import backup, chaos, doctor, incidents, models, node, replay, rollout, status
 from serving.commands.options import config_option, settings_of
 
 
@@ -39,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     node.add_parser(subparsers)
     status.add_parser(subparsers)
     doctor.add_parser(subparsers)
-    model_commands.add_parser(subparsers)
+    models.add_parser(subparsers)
     rollout.add_parser(subparsers)
     replay.add_parser(subparsers)
     backup.add_parsers(subparsers)
@@ -76,8 +75,8 @@ def _check(args: argparse.Namespace) -> int:
     if (warning := check_token(settings)) is not None:
         print(f"holdfast: {warning}", file=sys.stderr)
     check_redaction(settings)
-    models = ", ".join(f"{model.name}@{model.stable_version}" for model in settings.models) or "all of the registry"
-    print(f"{args.config or 'settings'}: right; stable versions: {models}")
+    stable = ", ".join(f"{model.name}@{model.stable_version}" for model in settings.models) or "all of the registry"
+    print(f"{args.config or 'settings'}: right; stable versions: {stable}")
     return 0
 
 

@@ -41,7 +41,8 @@ _Wanted = tuple[str, str, str]
 class Gateway:
     """Routes calls to versions. ``take`` is the only thing that changes it, and ``apply``, which waits for its end.
 
-    ``name`` tells it from others, and from itself before it was started anew. ``secret`` is what it shows to replicas.
+    ``name`` tells it from others, and from itself before it was started anew; ``system`` is the mark of the Holdfast
+    that it is one of, ``secret`` what it shows to replicas.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Gateway:
         random: Callable[[], float] = random.random,
         name: str | None = None,
         secret: str = "",
+        system: str = "",
     ) -> None:
+        self.system = system
         self._settings = settings
         self._read_manifest = read_manifest
         deadlines = Deadlines(clock)

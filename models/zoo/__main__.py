@@ -8,7 +8,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from models.commands import DEFAULT_STORE
 from models.errors import ModelError
 from models.registry import Registry
 from models.zoo.build import MAKERS, build
@@ -16,7 +15,7 @@ from models.zoo.build import MAKERS, build
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.zoo", description="Make the example models.")
-    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, help="default: %(default)s")
+    parser.add_argument("--store", type=Path, default=Path(".holdfast/models"), help="default: %(default)s")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", choices=[str(name) for name in MAKERS], help="model@version"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from serving.deployments.folders import metrics_dir
+from serving.deployments.folders import metrics_dir, system_id, system_mark
 from serving.deployments.process import every, set_up_logging
 from serving.deployments.run import Run
 from serving.settings import Settings
@@ -22,7 +22,8 @@ class HaproxyReplica:
         self._metrics_dir = metrics_dir(run.folder)
         open_metrics(self._metrics_dir)
         self._haproxy = ProcessMetrics("haproxy")
-        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings), on_start=self._haproxy.began)
+        system = system_mark(settings, system_id(settings))
+        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings), system=system, on_start=self._haproxy.began)
         await self._keeper.start()
         self._sweeper = asyncio.get_running_loop().create_task(
             every(10.0, lambda: asyncio.to_thread(forget_dead_processes, self._metrics_dir))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from models.commands import DEFAULT_STORE, add_parser
+from models.commands import add_parser
 
 
 class Done(NamedTuple):
@@ -26,9 +26,13 @@ def holdfast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Holdfast:
 
     def run(*words: str | Path) -> Done:
         parser = argparse.ArgumentParser("holdfast")
-        add_parser(parser.add_subparsers(required=True))
+        add_parser(
+            parser.add_subparsers(required=True),
+            store_options=lambda command: None,
+            store_of=lambda args: tmp_path / "store",
+        )
         try:
-            args = parser.parse_args(["models", *map(str, words), "--store", str(tmp_path / "store")])
+            args = parser.parse_args(["models", *map(str, words)])
             code = args.run(args)
         except SystemExit as stopped:
             code = int(str(stopped.code))
@@ -106,9 +110,3 @@ def test_an_empty_store_is_no_error(holdfast: Holdfast) -> None:
     assert holdfast("list").out.startswith("no versions in ")
     assert holdfast("list", "--json").out == "[]\n"
     assert holdfast("verify").code == 0
-
-
-def test_the_default_store_is_beside_the_work() -> None:
-    parser = argparse.ArgumentParser("holdfast")
-    add_parser(parser.add_subparsers())
-    assert parser.parse_args(["models", "list"]).store == DEFAULT_STORE == Path(".holdfast/models")

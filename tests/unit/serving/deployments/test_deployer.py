@@ -1,10 +1,13 @@
-"""When a version counts as deployed, and what is never deployed a second time."""
+"""What Serve is asked for versions comes one after the other, whoever gives up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
+from contextlib import suppress
 
 import pytest
+from ray import serve as ray_serve
 
 from models.manifest import ModelVersion
 from serving.deployments import deployer
@@ -14,67 +17,66 @@ from serving.errors import LoadFailed
 from serving.model_settings import ModelSettings
 from serving.settings import Settings
 
-NAME = ModelVersion("m", "v1")
-PLAIN = ModelSettings(name="m", versions=("v1",), replicas=2)
-BOUNDED = ModelSettings(name="m", versions=("v1",), replicas=2, max_replicas_per_node=1)
-NOT_STARTED = ApplicationStatus("NOT_STARTED")
-PLACED = ApplicationStatus("DEPLOYING", "", 1)
+NAME = ModelVersion("digits", "v2")
+MODEL = ModelSettings(name="digits", versions=("v2",))
 
 
-class Quick(ServeDeployer):
-    """Serve says what the test wants; the last of it again and again."""
+class FakeServe:
+    """What is in Serve: a deployment takes until ``go_on``, and two threads at once are too many."""
 
-    POLL_S = 0.001
-    PLACED_TIMEOUT_S = 0.05
-    READY_TIMEOUT_S = 0.2
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *said: ApplicationStatus) -> None:
-        super().__init__(Settings(), Run("/run", "secret"))
-        self.started = 0
-        self._said: Iterator[ApplicationStatus] = iter(said)
-        self._last = NOT_STARTED
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.asked: list[str] = []
+        self.applications: set[str] = set()
+        self._alone = threading.Lock()
         monkeypatch.setattr(deployer, "application_status", self._status)
+        monkeypatch.setattr(ray_serve, "run_many", self._run_many)
+        monkeypatch.setattr(ray_serve, "delete", self._delete)
 
     def _status(self, application: str) -> ApplicationStatus:
-        assert application == "m@v1"
-        self._last = next(self._said, self._last)
-        return self._last
+        with self._only_one("status"):
+            return ApplicationStatus("RUNNING" if application in self.applications else "NOT_STARTED")
 
-    def _start(self, name: ModelVersion, settings: ModelSettings) -> None:
-        self.started += 1
+    def _run_many(self, targets: list[ray_serve.RunTarget], **_: bool) -> None:
+        with self._only_one("run"):
+            self.begun.set()
+            self.go_on.wait(10.0)
+            self.applications |= {target.name for target in targets}
 
+    def _delete(self, application: str, *, _blocking: bool) -> None:
+        with self._only_one("delete"):
+            self.applications.discard(application)
 
-async def test_a_version_is_started_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve = Quick(monkeypatch, NOT_STARTED, PLACED, ApplicationStatus("RUNNING", "", 2))
-    await serve.deploy(NAME, PLAIN)
-    assert serve.started == 1
-
-
-async def test_one_that_has_lost_replicas_with_a_node_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve = Quick(monkeypatch, ApplicationStatus("UNHEALTHY", "a replica died", 1))
-    await serve.deploy(NAME, BOUNDED)
-    assert serve.started == 0
-
-
-async def test_one_that_has_lost_all_of_them_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve = Quick(monkeypatch, ApplicationStatus("UNHEALTHY"), ApplicationStatus("RUNNING", "", 2))
-    await serve.deploy(NAME, BOUNDED)
-    assert serve.started == 1
+    def _only_one(self, what: str) -> threading.Lock:
+        self.asked.append(what)
+        if self._alone.locked():
+            raise RuntimeError("a module isn't registered")
+        return self._alone
 
 
-async def test_with_too_few_nodes_it_is_served_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    await Quick(monkeypatch, NOT_STARTED, PLACED).deploy(NAME, BOUNDED)
+async def test_a_deployment_that_is_given_up_is_done_before_the_version_is_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    serve = FakeServe(monkeypatch)
+    deploys = ServeDeployer(Settings(), Run("run", "secret"))
+    deploying = asyncio.create_task(deploys.deploy(NAME, MODEL))
+    await asyncio.to_thread(serve.begun.wait, 10.0)
+    deploying.cancel()
+    with suppress(asyncio.CancelledError):
+        await deploying
+    deleting = asyncio.create_task(deploys.delete(NAME))
+    await asyncio.sleep(0.05)
+    assert serve.asked == ["status", "run"]
+    serve.go_on.set()
+    await deleting
+    assert (serve.asked, serve.applications) == (["status", "run", "delete"], set())
 
 
-async def test_replicas_that_could_be_anywhere_are_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LoadFailed, match=r"weren't ready within 0\.2 s"):
-        await Quick(monkeypatch, NOT_STARTED, PLACED).deploy(NAME, PLAIN)
-    with pytest.raises(LoadFailed, match="weren't ready"):
-        await Quick(monkeypatch, NOT_STARTED, ApplicationStatus("DEPLOYING")).deploy(NAME, BOUNDED)
+async def test_what_serve_fails_at_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(application: str) -> ApplicationStatus:
+        raise RuntimeError("no controller")
 
-
-@pytest.mark.parametrize("state", ["DEPLOY_FAILED", "UNHEALTHY"])
-async def test_why_it_failed_is_told(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = ApplicationStatus(state, "Traceback\nmodels.errors.ArtifactCorrupt: m@v1: 'm.onnx' is missing")
-    with pytest.raises(LoadFailed, match="ArtifactCorrupt: m@v1"):
-        await Quick(monkeypatch, NOT_STARTED, failed).deploy(NAME, PLAIN)
+    FakeServe(monkeypatch)
+    monkeypatch.setattr(deployer, "application_status", fail)
+    with pytest.raises(LoadFailed, match="Ray Serve failed: RuntimeError: no controller"):
+        await ServeDeployer(Settings(), Run("run", "secret")).deploy(NAME, MODEL)
