@@ -10,7 +10,7 @@ import os
 import sys
 
 from serving.cluster import RAY_ENVIRONMENT, StartError, check_redaction, check_token
-from serving.commands import backup, chaos, doctor, incidents, models, replay, rollout, status
+from serving.commands import backup, chaos, doctor, incidents, models, node, replay, rollout, status
 from serving.commands.options import config_option, settings_of
 
 
@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="how long to wait for the end (default: 600)"
     )
     restart.set_defaults(run=_restart_gateways)
+    node.add_parser(subparsers)
     status.add_parser(subparsers)
     doctor.add_parser(subparsers)
     models.add_parser(subparsers)

@@ -42,7 +42,7 @@ class Gateway:
     """Routes calls to versions. ``take`` is the only thing that changes it, and ``apply``, which waits for its end.
 
     ``name`` tells it from others, and from itself before it was started anew; ``system`` is the mark of the Holdfast
-    that it is one of.
+    that it is one of, ``secret`` what it shows to replicas.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Gateway:
         cache: PredictionCache | None = None,
         random: Callable[[], float] = random.random,
         name: str | None = None,
+        secret: str = "",
         system: str = "",
     ) -> None:
         self.system = system
@@ -62,7 +63,13 @@ class Gateway:
         self._read_manifest = read_manifest
         deadlines = Deadlines(clock)
         self._builder = VersionBuilder(
-            settings, link=link, read_manifest=read_manifest, clock=clock, deadlines=deadlines, random=random
+            settings,
+            link=link,
+            read_manifest=read_manifest,
+            clock=clock,
+            deadlines=deadlines,
+            random=random,
+            secret=secret,
         )
         self.planner = Planner(
             clock=clock,

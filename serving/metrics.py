@@ -1,8 +1,9 @@
 """Every metric of Holdfast, by name. ``docs/metrics.md`` explains them.
 
-All processes of a node write to one folder (prometheus_client's multiprocess mode), so that whichever gateway is
-asked for ``/metrics`` answers for all gateways and model replicas of the node. ``open_metrics`` must be called
-before anything else in the process imports prometheus_client. Not here: what is counted when.
+All processes of the head node write to one folder (prometheus_client's multiprocess mode), so that whichever gateway is
+asked for ``/metrics`` answers for all; what those on other nodes write is brought there (``serving.shipped_metrics``).
+``open_metrics`` must be called before anything else in the process imports prometheus_client. Not here: what is counted
+when.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from serving.clock import SystemClock
+from serving.shipped_metrics import silent
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
@@ -66,11 +70,13 @@ def render_metrics(folder: Path) -> bytes:
 
 
 def forget_dead_processes(folder: Path) -> None:
-    """Drop the gauges of processes that are gone; their counters stay, so that sums never fall."""
+    """Drop the gauges of processes that are gone, also on other nodes; counters stay, so that sums never fall."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    for pid in {path.stem.rsplit("_", 1)[-1] for path in folder.glob("gauge_live*.db")}:
-        if not Path("/proc", pid).exists():
+    now = SystemClock.wall()  # as the kernel dates files
+    for path in folder.glob("gauge_live*.db"):
+        pid = path.stem.rsplit("_", 1)[-1]
+        if not Path("/proc", pid).exists() if pid.isdecimal() else silent(path, now=now):
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 

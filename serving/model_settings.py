@@ -236,6 +236,14 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         int, Meta(ge=1, le=64, description="Replicas of each version; with `autoscaling` those at the start.")
     ] = 1
     autoscaling: AutoscalingSettings | None = None
+    max_replicas_per_node: Annotated[
+        Annotated[int, Meta(ge=1, le=64)] | None,
+        Meta(
+            description="At most so many replicas of a version are on one node; those that find no place wait for "
+            "another node to join. 1 with two replicas: the loss of a node leaves one. Left out: Ray Serve spreads "
+            "them, but any number may be on one node.",
+        ),
+    ] = None
     threads: Annotated[int, Meta(ge=1, le=256, description="Threads that one run of the model may use.")] = 1
     num_cpus: Annotated[float, Meta(ge=0, le=256, description="CPUs that Ray reserves for each replica (0: none).")] = (
         0.0

@@ -78,6 +78,13 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             "Left out: a folder of its own under the system's temporary folder."
         ),
     ] = None
+    tcp_ports: Annotated[
+        tuple[Port, Port] | None,
+        Meta(
+            description="First and last port of the range from which a model replica that isn't on the head node takes "
+            "a free one, for a firewall to know. Left out: any port."
+        ),
+    ] = None
     max_frame_bytes: Annotated[
         Positive, Meta(description="Largest batch, with its answer, that is sent at one go.")
     ] = 128 << 20
@@ -86,6 +93,10 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ping_timeout_s: Annotated[
         Seconds, Meta(description="A replica that leaves a ping unanswered this long gets no more work.")
     ] = 3.0
+
+    def __post_init__(self) -> None:
+        if self.tcp_ports is not None and self.tcp_ports[0] > self.tcp_ports[1]:
+            raise ValueError(f"tcp_ports: {self.tcp_ports[0]} is above {self.tcp_ports[1]}")
 
 
 class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -192,6 +203,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     store: Annotated[
         str | None, Meta(description="Folder of the model registry. Left out: `models` in `state_dir`.")
     ] = None
+    ray_address: Annotated[
+        str | None,
+        Meta(
+            description="The Ray cluster that `holdfast up` joins, which it has to do on the cluster's head node: "
+            "`HOST:PORT` of its GCS, or `auto` for the one that runs on this machine (see `holdfast node`). Left out: "
+            "a Ray of its own on this machine. `serve run` and `serve deploy` know their cluster without it."
+        ),
+    ] = None
     http: HttpSettings = HttpSettings()
     gateway: GatewaySettings = GatewaySettings()
     channel: ChannelSettings = ChannelSettings()
@@ -264,6 +283,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 0.0
 
     def __post_init__(self) -> None:
+        self._check_address()
         names = [model.name for model in self.models]
         for name in names:
             if names.count(name) > 1:
@@ -291,6 +311,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                     self._check_chain(model, fallback.model, f"models[{index}].fallback[{place}].model")
             if model.shadow is not None and (shadow := model.shadow.model) is not None:
                 self._check_shadow(model, shadow, f"models[{index}].shadow.model")
+
+    def _check_address(self) -> None:
+        if self.ray_address not in (None, "auto"):
+            host, _, port = self.ray_address.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError(f"ray_address: '{self.ray_address}' is neither HOST:PORT nor auto")
 
     def _check_places(self) -> None:
         """The texts repeat nothing of them: there may be a password in it."""

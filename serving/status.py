@@ -160,7 +160,7 @@ def _replicas(version: Version) -> list[dict[str, Any]]:
     for client in version.lane.replicas:
         entry = {"id": client.replica_id, "live": client.live, "outstanding": client.outstanding}
         if (process := processes.get(client.replica_id)) is not None:
-            entry["pid"] = process.pid
+            entry |= {"pid": process.pid, "ip": process.ip}
         if (seen := figures.get(client.replica_id)) is not None:
             entry |= {name: value for name, value in asdict(seen).items() if name != "replica_id"}
         found.append(entry)

@@ -63,29 +63,42 @@ def up(settings: Settings) -> int:
     check_redaction(settings)
     with lock_state(settings), _stop_signals(stopped):
         check_restored(settings)
-        if end_leftover(HaproxyFiles(settings)):
-            progress("ended an HAProxy that an earlier run left behind")
-        check_ports(settings)
+        if settings.ray_address is None:
+            _make_way(settings, progress)
         wanted = _wanted(settings)
-        _empty_run_folder(settings)
         # Imported before the environment is set: Serve's handles take from it how they call, and the one to the control
         # plane is made in this process.
         from serving import app
 
         set_ray_environment()
-        progress("starting Ray")
-        app.start_ray()
+        if settings.ray_address is None:
+            progress("starting Ray")
+            app.start_ray()
+        else:
+            progress(f"joining the Ray cluster at {settings.ray_address}")
+            if app.join_ray(settings, settings.ray_address):
+                progress("ended what an earlier run left there")
         with _stop_signals(stopped):  # again: Ray has put a handler of its own in the place of ours
             _serve(settings, wanted, progress, stopped)
         progress("stopped")
     return 0
 
 
+def _make_way(settings: Settings, progress: Progress) -> None:
+    """End and remove what an earlier run left; raises ``StartError`` if others are in the way."""
+    if end_leftover(HaproxyFiles(settings)):
+        progress("ended an HAProxy that an earlier run left behind")
+    check_ports(settings)
+    _empty_run_folder(settings)
+
+
 def _serve(settings: Settings, wanted: list[ModelVersion], progress: Progress, stopped: threading.Event) -> None:
-    """From Ray's being there to its being gone."""
+    """From Ray's being there to its being gone, or ourselves from it."""
     from serving import app
 
     try:
+        if settings.ray_address is not None:
+            _make_way(settings, progress)  # not before: on a cluster, all that an earlier run left may still work
         progress(f"starting {settings.gateway.replicas} gateways, HAProxy and {len(wanted)} model versions")
         app.deploy(settings)
         if _await_first_answer(settings, wanted, progress, stopped, app.failure):
@@ -94,7 +107,7 @@ def _serve(settings: Settings, wanted: list[ModelVersion], progress: Progress, s
             _until(stopped)
         progress("stopping: requests under way are finished")
     finally:
-        app.stop_ray()
+        app.stop_ray() if settings.ray_address is None else app.leave_ray(settings)
         end_leftover(HaproxyFiles(settings))
         _empty_run_folder(settings)
 

@@ -89,8 +89,10 @@ class VersionBuilder:
         clock: Clock,
         deadlines: Deadlines,
         random: Callable[[], float],
+        secret: str = "",
     ) -> None:
         self._settings = settings
+        self._secret = secret
         self._link = link
         self._read_manifest = read_manifest
         self._clock = clock
@@ -106,7 +108,7 @@ class VersionBuilder:
         link = await self._link(model, version)
         lane = self._lane(f"{model}@{version}", manifest, settings)
         limits = channel_limits(self._settings)
-        membership = Membership(lane, clock=self._clock, limits=limits)
+        membership = Membership(lane, clock=self._clock, limits=limits, secret=self._secret)
         served = ServedVersion(
             model, version, lane.name, digest, lane, self._attempts(lane, settings), manifest.deterministic
         )

@@ -331,7 +331,9 @@ class FakeLink:
         return self.replicas > 0
 
     def processes(self) -> Mapping[str, ReplicaProcess]:
-        return {f"r{number}": ReplicaProcess(4000 + number, "a-node") for number in range(1, self.replicas + 1)}
+        return {
+            f"r{number}": ReplicaProcess(4000 + number, "a-node", "10.0.0.2") for number in range(1, self.replicas + 1)
+        }
 
     async def tell_all(self, method: str, raw: bytes, *, within_s: float) -> list[bytes]:
         """Every replica but the ``mute`` ones obeys; ``faults`` is what is in force."""

@@ -149,6 +149,12 @@ class RestartEverything(Fault, frozen=True, kw_only=True, tag="restart_everythin
     """Ctrl-C to all of it, and a new start with the same folders."""
 
 
+class KillNode(Fault, frozen=True, kw_only=True, tag="kill_node"):
+    """SIGKILL to all of a node that isn't the head node. Another one joins after the time that is given."""
+
+    away: Seconds = Seconds(3)
+
+
 class CorruptArtifact(Fault, frozen=True, kw_only=True, tag="corrupt_artifact"):
     """A byte of a version in the store is flipped, and the version is to be loaded: it must be refused."""
 
@@ -220,6 +226,7 @@ AnyFault = (
     | KillControl
     | KillServeController
     | RestartEverything
+    | KillNode
     | CorruptArtifact
     | RedisKill
     | RedisSlow
@@ -237,6 +244,7 @@ OF_ITS_OWN: Final = (
     KillHaproxy,
     KillServeController,
     RestartEverything,
+    KillNode,
     CorruptArtifact,
     RedisKill,
     RedisSlow,

@@ -27,6 +27,7 @@ HANDS: Final[dict[type[faults.Fault], Hand]] = {
     faults.KillControl: on_processes.kill_control,
     faults.KillServeController: on_processes.kill_serve_controller,
     faults.RestartEverything: on_processes.restart_everything,
+    faults.KillNode: on_processes.kill_node,
     faults.CorruptArtifact: on_stores.corrupt_artifact,
     faults.RedisKill: on_stores.redis_kill,
     faults.RedisSlow: on_stores.redis_slow,

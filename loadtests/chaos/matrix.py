@@ -42,6 +42,7 @@ Matrix = Literal[
     "SIGTERM drain of a gateway",
     "rolling restart of the gateways",
     "whole process restart",
+    "node killed",
     "memory leak",
     "random faults",
     "soak",

@@ -1,5 +1,6 @@
 """What is done to the processes around the models: gateways, HAProxy, both controllers, and all of it."""
 
+import asyncio
 import os
 import signal
 from typing import Final
@@ -106,6 +107,27 @@ async def kill_serve_controller(blow: Blow[faults.KillServeController]) -> Done:
     await soon(back, "another Serve controller is there")
     back_s = world.now_s - began_s
     return Done(f"Serve controller {victims[0]}", f"another one after {back_s:.1f} s", world.now_s, began_s, back_s)
+
+
+async def kill_node(blow: Blow[faults.KillNode]) -> Done:
+    """Requests are answered meanwhile; a replacement serves when the next node has come."""
+    world = blow.world
+    nodes = world.system.nodes
+    if nodes is None:
+        raise RunError("there is one node")
+    began_s = world.now_s
+    gone = await asyncio.to_thread(nodes.lose, blow.lot)
+    await asyncio.sleep(blow.fault.away)
+    came = await asyncio.to_thread(nodes.add)
+    up_s = world.now_s
+
+    async def back() -> bool:
+        return came in await world.system.places(world.primary) and await world.system.whole()
+
+    await world.system.until(back, f"every replica is there again, one of them on {came}", within_s=2 * BACK_S)
+    back_s = world.now_s - up_s  # how long Ray takes to start a node is the machine's affair
+    detail = f"another one, {came}, was up after {up_s - began_s:.1f} s, all replicas were there {back_s:.1f} s later"
+    return Done(f"node {gone}", detail, world.now_s, began_s, back_s)
 
 
 async def restart_everything(blow: Blow[faults.RestartEverything]) -> Done:

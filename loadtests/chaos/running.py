@@ -43,6 +43,7 @@ class RunningSystem(HoldfastUnderTest):
         self.where = f"{host}:{port}"
         self.pool = Pool(host, port)
         self.arguments: dict[str, Any] = {"models": []}
+        self.nodes = None
         self.gateway_count = 1
 
     async def look(self) -> None:

@@ -11,7 +11,7 @@ import yaml
 from msgspec import Meta
 
 from loadtests.chaos.durations import Seconds, decode
-from loadtests.chaos.faults import NAMES, AnyFault, Share
+from loadtests.chaos.faults import NAMES, AnyFault, KillNode, Share
 from loadtests.chaos.matrix import Matrix
 from loadtests.users.load import Load
 
@@ -36,6 +36,8 @@ class System(Strict, frozen=True, kw_only=True):
 
     replicas: Annotated[int, Meta(ge=1, le=4)] = 2
     """Of digits' stable version."""
+    nodes: Annotated[int, Meta(ge=1, le=3)] = 1
+    """More than one: a Ray cluster, each node with a replica of every version."""
     gateways: Annotated[int, Meta(ge=1, le=4)] = 2
     stable: Literal["v1", "v2"] = "v2"
     fallback: bool = True
@@ -174,6 +176,8 @@ class Scenario(Strict, frozen=True, kw_only=True):
         drawn = self.draw.faults if self.draw is not None else []
         for fault in [*self.faults, *drawn]:
             need = needs.get(str(fault.__struct_config__.tag))
+            if isinstance(fault, KillNode) and self.system.nodes == 1:
+                raise ValueError("`kill_node` needs `system.nodes: 2`")
             if need is not None and not getattr(self.system, need):
                 raise ValueError(f"`{fault.__struct_config__.tag}` needs `system.{need}: true`")
 

@@ -124,7 +124,7 @@ async def grounds(
             event_log=None if postgres is None else postgres.url,
         )
         settings = settings_without(protection, settings)
-        system = await stack.enter_async_context(HoldfastUnderTest(settings, keep=keep))
+        system = await stack.enter_async_context(HoldfastUnderTest(settings, keep=keep, nodes=wanted.nodes))
         yield Grounds(system, store, redis, proxy, postgres)
 
 
@@ -174,7 +174,10 @@ def arguments(system: System, *, store: Path, redis_url: str | None, event_log: 
     if system.fallback:
         behind: list[Arguments] = [{"type": "model", "model": LITE}, {"type": "cache"}]
         digits["fallback"] = [*prior, *behind, {"type": "static", "outputs": dict(STATIC_OUTPUTS)}]
-    lite = {"name": LITE, "versions": ["v1"], "replicas": 1, "timeout_ms": timeout_ms}
+    lite: Arguments = {"name": LITE, "versions": ["v1"], "replicas": 1, "timeout_ms": timeout_ms}
+    if system.nodes > 1:
+        for model in (digits, lite):
+            model |= {"replicas": system.nodes, "max_replicas_per_node": 1}
     found: Arguments = {
         "store": str(store.resolve()),
         "faults": True,

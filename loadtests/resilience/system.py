@@ -21,6 +21,7 @@ import yaml
 from loadtests.resilience.client import NoReply, Pool
 from loadtests.resilience.errors import RunError
 from loadtests.resilience.evidence import Counters, counters
+from loadtests.resilience.nodes import Nodes
 from loadtests.resilience.processes import kill, processes_of
 
 ROOT = Path(__file__).parents[2]
@@ -42,10 +43,15 @@ class Replica(NamedTuple):
 
 
 class HoldfastUnderTest:
-    """`async with HoldfastUnderTest(arguments) as system`: one Holdfast in a folder and on ports of its own."""
+    """`async with HoldfastUnderTest(arguments) as system`: one Holdfast in a folder and on ports of its own.
 
-    def __init__(self, arguments: Mapping[str, Any], *, keep: bool = False) -> None:
+    With more than one of them, its `nodes` are a Ray cluster, which it joins.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any], *, keep: bool = False, nodes: int = 1) -> None:
         self._keep = keep
+        self._node_count = nodes
+        self.nodes: Nodes | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="hfr-", dir="/tmp"))  # short: sockets lie below it
         self.gateway_count = int(arguments.get("gateway", {}).get("replicas", GATEWAYS))
         self.port, *self._range = free_ports(1 + self.gateway_count + 4)
@@ -81,6 +87,10 @@ class HoldfastUnderTest:
 
     async def start(self) -> None:
         """Run `holdfast up` and wait until every version is ready in every gateway."""
+        if self._node_count > 1:
+            self.nodes = Nodes(Path(tempfile.mkdtemp(prefix="c", dir=self.folder)), self._environment(), free_ports)
+            self.arguments["ray_address"] = self.nodes.address
+            await asyncio.to_thread(self.nodes.start, self._node_count)
         self._spawn()
         await self.until(self.whole, "every version is ready in every gateway", within_s=START_TIMEOUT_S)
 
@@ -119,6 +129,8 @@ class HoldfastUnderTest:
         else:
             if code != 0:
                 complaints.append(f"stopped with code {code}")
+            if self.nodes is not None:
+                self.nodes.end()
             if left := await self._left():
                 complaints.append(f"left processes behind: {left[:3]}")
         self._kill(process)
@@ -223,6 +235,15 @@ class HoldfastUnderTest:
             for entry in answer
         }
 
+    async def places(self, version: str) -> set[str]:
+        """The addresses of the nodes on which a gateway has a live channel to a replica of the version."""
+        model, _, name = version.partition("@")
+        found: set[str] = set()
+        for status in await self.status():
+            versions = status["models"].get(model, {}).get("versions", {})
+            found |= {one["ip"] for one in versions.get(name, {}).get("replicas", ()) if one["live"] and "ip" in one}
+        return found
+
     async def replicas(self, version: str) -> list[Replica]:
         return sorted((await self.all_replicas()).get(version, []))
 
@@ -272,7 +293,8 @@ class HoldfastUnderTest:
     def traces(self) -> list[str]:
         """The logs of its processes that have a trace: a defect, whatever the answers were like."""
         found = []
-        for log in sorted((self.folder / "ray" / "session_latest" / "logs").glob("worker-*.err")):
+        logs = "ray/session_latest/logs/worker-*.err"
+        for log in sorted([*self.folder.glob(logs), *self.folder.glob(f"c*/n*/{logs}")]):
             text = log.read_text(errors="replace")
             if "Traceback" in text or "never retrieved" in text:
                 found.append(f"{log.name} ({_reason(text)})")

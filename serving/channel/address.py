@@ -15,13 +15,13 @@ class UnixAddress(NamedTuple):
 
 
 class TcpAddress(NamedTuple):
-    """``tcp:host:port``"""
+    """``tcp:host:port``, with an IPv6 address in brackets: ``tcp:[::1]:7000``"""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        return f"tcp:{self.host}:{self.port}"
+        return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
 
 
 Address = UnixAddress | TcpAddress
@@ -33,6 +33,7 @@ def parse_address(text: str) -> Address:
     if scheme == "unix" and rest.startswith("/"):
         return UnixAddress(rest)
     host, _, port = rest.rpartition(":")
-    if scheme == "tcp" and host and port.isdecimal() and int(port) < 65536:
-        return TcpAddress(host, int(port))
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if scheme == "tcp" and bare and (bare == host) == (":" not in bare) and port.isdecimal() and int(port) < 65536:
+        return TcpAddress(bare, int(port))
     raise ValueError(f"'{text}' is no address of a tensor channel (unix:/path or tcp:host:port)")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, cast
 
@@ -84,6 +85,18 @@ class TensorServer:
             return address
         self._server = await loop.create_server(lambda: self.connection(self), address.host, address.port)
         return TcpAddress(address.host, self._server.sockets[0].getsockname()[1])
+
+    async def start_at_first(self, addresses: Iterable[Address]) -> Address:
+        """Listen at the first of ``addresses`` that is free; raises ``OSError`` if none is."""
+        taken = OSError(errno.EADDRINUSE, "no address is free")
+        for address in addresses:
+            try:
+                return await self.start(address)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                taken = error
+        raise taken
 
     def accepts(self, secret: str) -> bool:
         """Whether a gateway that shows this secret may send work."""

@@ -16,10 +16,14 @@ OnReplicas = Callable[[Mapping[str, Address]], None]
 
 
 class ReplicaProcess(NamedTuple):
-    """Where a replica runs: its process, and the node as Ray names it. 0 and "" if it didn't say."""
+    """Where a replica runs: its process, the node as Ray names it, and its IP address. 0 and "" if it didn't say.
+
+    Nodes may have processes with the same pid.
+    """
 
     pid: int = 0
     node: str = ""
+    ip: str = ""
 
 
 class Watchers:

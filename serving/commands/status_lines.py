@@ -6,6 +6,7 @@ What is well takes one line for each model; what isn't is told in full. Not here
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import tzinfo
 from typing import Final
@@ -82,9 +83,16 @@ def _models(snapshot: Snapshot, width: int) -> Iterator[Line]:
     head = f"{'req/s':>8}{'p50':>9}{'p99':>9}{'errors':>9}{'degraded':>9}{'shed':>9}{'waiting':>8}"
     yield [(f"{'model':{NAME}}", "bold"), (head, "dim")]
     brief = len(snapshot.models) > MANY
+    nodes = {
+        replica.ip
+        for model in snapshot.models
+        for version in model.versions
+        for replica in version.replicas
+        if replica.ip
+    }
     for model in snapshot.models:
         yield _row(model)
-        for line in _below(model, snapshot.time, brief=brief):
+        for line in _below(model, snapshot.time, brief=brief, many_nodes=len(nodes) > 1):
             yield from _wrapped_line(line, width)
 
 
@@ -101,8 +109,9 @@ def _row(model: ModelView) -> Line:
     ]
 
 
-def _below(model: ModelView, now: float, *, brief: bool) -> Iterator[tuple[str, str, str]]:
+def _below(model: ModelView, now: float, *, brief: bool, many_nodes: bool) -> Iterator[tuple[str, str, str]]:
     """What else is to be said of a model: a mark with its style, and a text. ``brief``: only what isn't well."""
+    counted = _placed if many_nodes else _counted
     for what, reasons in (("errors", model.errors_by_reason), ("degraded", model.degraded_by_reason)):
         if reasons:
             yield "✗" if what == "errors" else "!", "red" if what == "errors" else "yellow", _because(what, reasons)
@@ -112,7 +121,7 @@ def _below(model: ModelView, now: float, *, brief: bool) -> Iterator[tuple[str, 
         if version not in fine and version.version != _taken_back(model):  # the rollout's own line says why
             yield from _ills(version, now)
     if fine and not brief:
-        yield "✓", "green", ", ".join(_named(version) + _counted(version) for version in fine)
+        yield "✓", "green", ", ".join(_named(version) + counted(version) for version in fine)
     for shadow in model.shadows:
         if shadow.silent:
             yield "!", "yellow", f"shadow {shadow.name} answers nothing: its agreement means nothing"
@@ -149,6 +158,15 @@ def _named(version: VersionView) -> str:
 
 def _counted(version: VersionView) -> str:
     return f" ({len(version.replicas)} replicas)" if len(version.replicas) > 1 else ""
+
+
+def _placed(version: VersionView) -> str:
+    """As ``_counted``, with the nodes."""
+    if not version.replicas:
+        return ""
+    nodes = Counter(replica.ip or "?" for replica in version.replicas)
+    each = ", ".join(ip if count == 1 else f"{count} on {ip}" for ip, count in sorted(nodes.items()))
+    return f" (1 replica on {each})" if len(version.replicas) == 1 else f" ({len(version.replicas)} replicas: {each})"
 
 
 def _breaker(breaker: BreakerView, now: float) -> str:

@@ -9,8 +9,10 @@ from models.manifest import ModelVersion
 APPLICATION = "holdfast"
 MODEL_DEPLOYMENT = "Model"
 GATEWAY_DEPLOYMENT = "Gateway"
+HAPROXY_DEPLOYMENT = "Haproxy"
 METADATA_ADDRESS = "holdfast_channel"
 METADATA_NODE = "holdfast_node"
+METADATA_IP = "holdfast_ip"
 METADATA_PID = "holdfast_pid"
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}

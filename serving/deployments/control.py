@@ -12,6 +12,7 @@ import os
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +27,7 @@ from serving.deployments.folders import metrics_dir, system_id, table_path, with
 from serving.deployments.link import ServeLink, asked_all
 from serving.deployments.process import every, set_up_logging
 from serving.deployments.remote_control import refusal
+from serving.deployments.run import Run
 from serving.errors import RolloutRefused
 from serving.settings import Settings
 
@@ -51,7 +53,7 @@ Answer = bytes | tuple[str, str]
 class ControlReplica:
     """The control plane: which versions are deployed, the routing table, and the rollouts that move it."""
 
-    async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, settings: Settings, run: Run) -> None:  # type: ignore[misc]  # Serve awaits it
         from serving.metrics import ProcessMetrics, RolloutMetrics, open_metrics
         from serving.rollout.controller import Controller
         from serving.rollout.effects import Effects
@@ -63,7 +65,7 @@ class ControlReplica:
         from serving.routing.table_file import TableFile
 
         set_up_logging(settings)
-        open_metrics(metrics_dir(run_dir))
+        open_metrics(metrics_dir(run.folder))
         ProcessMetrics("control").began()
         self._metrics = RolloutMetrics()
         self._gateways: DeploymentHandle[Any] | None = None
@@ -73,9 +75,9 @@ class ControlReplica:
         self._versions = VersionControl(
             settings,
             registry=registry,
-            deployer=ServeDeployer(settings, run_dir),
+            deployer=ServeDeployer(settings, replace(run, application=self._application)),
             publish=self._publish,
-            state=TableFile(table_path(run_dir)),
+            state=TableFile(table_path(run.folder)),
             withdrawn=WithdrawnFile(withdrawn_path(settings)),
         )
         self._restart = RollingRestart(self, each_timeout_s=settings.http.drain_timeout_s + GATEWAY_START_S)

@@ -9,8 +9,9 @@ import asyncio
 import functools
 import logging
 import re
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ray import serve
 
@@ -19,6 +20,7 @@ from serving.autoscaling import scaling
 from serving.deployments.common import HEALTH_CHECKS, MODEL_DEPLOYMENT, QUIET, application_of
 from serving.deployments.link import MembershipRouter
 from serving.deployments.model import MODEL_DRAIN_S, ModelReplica
+from serving.deployments.run import Run
 from serving.errors import LoadFailed
 from serving.model_settings import ModelSettings
 from serving.rollout.whole import whole
@@ -33,25 +35,31 @@ class ServeDeployer:
     """Deploys a version as a Serve application of its own, and deletes it."""
 
     READY_TIMEOUT_S = 120.0
+    PLACED_TIMEOUT_S = 20.0
+    """So long a version waits for all of its replicas whose number on one node is bounded, once it has one."""
     POLL_S = 0.1
 
-    def __init__(self, settings: Settings, run_dir: str) -> None:
+    def __init__(self, settings: Settings, run: Run) -> None:
         self._settings = settings
-        self._run_dir = run_dir
+        self._run = run
         self._one_at_a_time = asyncio.Lock()
 
     async def deploy(self, name: ModelVersion, settings: ModelSettings) -> None:
         application = application_of(name)
-        if (await self._serve(application_status, application))[0] not in ("RUNNING", "DEPLOYING"):
-            await self._serve(self._run, name, settings)
-        try:
-            async with asyncio.timeout(self.READY_TIMEOUT_S):
-                while (found := await self._serve(application_status, application))[0] != "RUNNING":
-                    if found[0] in ("DEPLOY_FAILED", "UNHEALTHY"):
-                        raise LoadFailed(reason_in(found[1]))
-                    await asyncio.sleep(self.POLL_S)
-        except TimeoutError:
-            raise LoadFailed(f"its replicas weren't ready within {self.READY_TIMEOUT_S:g} s") from None
+        if not there(await self._serve(application_status, application)):
+            await self._serve(self._start, name, settings)
+        began = time.monotonic()
+        while (found := await self._serve(application_status, application)).state != "RUNNING":
+            waited_s = time.monotonic() - began
+            if found.state in ("DEPLOY_FAILED", "UNHEALTHY") and not there(found):
+                raise LoadFailed(reason_in(found.message))
+            bounded = settings.max_replicas_per_node is not None and waited_s > self.PLACED_TIMEOUT_S
+            if found.replicas and (bounded or found.state == "UNHEALTHY"):
+                log.warning("%s is served by %d replicas; Serve places others when it can", name, found.replicas)
+                return
+            if waited_s > self.READY_TIMEOUT_S:
+                raise LoadFailed(f"its replicas weren't ready within {self.READY_TIMEOUT_S:g} s")
+            await asyncio.sleep(self.POLL_S)
 
     async def delete(self, name: ModelVersion) -> None:
         await self._serve(functools.partial(serve.delete, application_of(name), _blocking=False))
@@ -73,8 +81,8 @@ class ServeDeployer:
                 log.exception("Ray Serve failed")
                 raise LoadFailed(f"Ray Serve failed: {type(error).__name__}: {error}") from None
 
-    def _run(self, name: ModelVersion, settings: ModelSettings) -> None:
-        application = model_deployment(settings).bind(self._settings, settings, name, self._run_dir)
+    def _start(self, name: ModelVersion, settings: ModelSettings) -> None:
+        application = model_deployment(settings).bind(self._settings, settings, name, self._run)
         serve.run_many(
             [serve.RunTarget(application, name=application_of(name), route_prefix=None)],
             wait_for_ingress_deployment_creation=False,
@@ -84,6 +92,8 @@ class ServeDeployer:
 
 def model_deployment(settings: ModelSettings) -> Any:
     """The deployment of a model's version."""
+    at_most = settings.max_replicas_per_node
+    placed: dict[str, Any] = {} if at_most is None else {"max_replicas_per_node": at_most}
     return serve.deployment(
         ModelReplica,
         name=MODEL_DEPLOYMENT,
@@ -97,22 +107,48 @@ def model_deployment(settings: ModelSettings) -> Any:
         ray_actor_options={"num_cpus": settings.num_cpus},
         **HEALTH_CHECKS,
         **scaling(settings.replicas, settings.autoscaling),
+        **placed,
     )
 
 
-def application_status(application: str) -> tuple[str, str]:
-    """A Serve application's status and the reason it gives; "NOT_STARTED" if there is none."""
+class ApplicationStatus(NamedTuple):
+    """A Serve application's status, the reason that Serve gives for it, and how many replicas take calls."""
+
+    state: str
+    message: str = ""
+    replicas: int = 0
+
+
+def application_status(application: str) -> ApplicationStatus:
+    """What Serve says of it; "NOT_STARTED" if there is none."""
     found = serve.status().applications.get(application)
     if found is None:
-        return "NOT_STARTED", ""
+        return ApplicationStatus("NOT_STARTED")
     messages = [found.message, *(deployment.message for deployment in found.deployments.values())]
-    return str(found.status.value), next((message for message in reversed(messages) if message), "")
+    return ApplicationStatus(
+        str(found.status.value),
+        next((message for message in reversed(messages) if message), ""),
+        sum(
+            count
+            for deployment in found.deployments.values()
+            for state, count in deployment.replica_states.items()
+            if state == "RUNNING"
+        ),
+    )
+
+
+def there(found: ApplicationStatus) -> bool:
+    """Whether it was deployed and hasn't failed. To deploy it again would end every replica that it has.
+
+    One that has lost replicas, and finds no place for others while a node is gone, is UNHEALTHY.
+    """
+    return found.state in ("RUNNING", "DEPLOYING") or (found.state == "UNHEALTHY" and found.replicas > 0)
 
 
 def reason_in(message: str) -> str:
     """The line of a Serve message that says why: our own error's text, else its last line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     for line in reversed(lines):
-        if (found := re.search(r"\bmodels\.errors\.(\w+: .*)", line)) is not None:
+        if (found := re.search(r"\b(?:models|serving)\.errors\.(\w+: .*)", line)) is not None:
             return found.group(1)
     return lines[-1] if lines else "Ray Serve gave no reason"

@@ -17,6 +17,7 @@ from serving.deployments.folders import metrics_dir, system_id, system_mark, tab
 from serving.deployments.link import link_to
 from serving.deployments.process import METRICS_FLUSH_S, every, set_up_logging
 from serving.deployments.remote_control import RemoteControl
+from serving.deployments.run import Run
 from serving.leaving import Exit, Sigterm
 from serving.settings import Settings
 
@@ -39,7 +40,7 @@ DRAIN_NOTICE_S = 0.8
 class GatewayReplica:
     """One gateway with its own listener; the same app also answers behind Serve's proxies."""
 
-    async def __init__(self, settings: Settings, run_dir: str, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, settings: Settings, run: Run, control: Any, haproxy: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         from serving.admin.guard import Guard
         from serving.admin.page.routes import PageRoutes
         from serving.admin.routes import AdminRoutes
@@ -60,11 +61,11 @@ class GatewayReplica:
         from serving.watchdog import LoopTurns, Watchdog
 
         set_up_logging(settings)
-        open_metrics(metrics_dir(run_dir))
+        open_metrics(metrics_dir(run.folder))
         self._process = ProcessMetrics("gateway")
         self._process.began()
         registry = Registry(settings.store_dir)
-        self._file = TableFile(table_path(run_dir))
+        self._file = TableFile(table_path(run.folder))
         self._cache = await open_cache(settings, clock=SystemClock(), random=random.random)
         self._gateway = Gateway(
             settings,
@@ -72,6 +73,7 @@ class GatewayReplica:
             read_manifest=registry.manifest,
             clock=SystemClock(),
             cache=self._cache,
+            secret=run.secret,
             system=system_mark(settings, system_id(settings)),
         )
         self._incidents = open_incidents(settings, self._gateway, clock=SystemClock(), random=random.random)
@@ -94,7 +96,7 @@ class GatewayReplica:
             ),
             rollouts=remote.rollouts,
             port=lambda: self._listener.port,
-            metrics_dir=metrics_dir(run_dir),
+            metrics_dir=metrics_dir(run.folder),
             incidents=store,
             system=self._gateway.system,
             version=own_version(),
@@ -112,7 +114,7 @@ class GatewayReplica:
             self._gateway,
             registry=registry,
             doors=(admin, self._live.routes, PageRoutes()),
-            metrics_dir=metrics_dir(run_dir),
+            metrics_dir=metrics_dir(run.folder),
             cache=self._cache,
             hear=self._live.hear,
             incidents=self._incidents,

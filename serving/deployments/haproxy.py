@@ -1,30 +1,39 @@
-"""HAProxy's keeper, one on each node. Not here: how HAProxy is kept (``serving.ingress.keeper``)."""
+"""HAProxy's keeper. Not here: how HAProxy is kept (``serving.ingress.keeper``)."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from serving.deployments.folders import metrics_dir, system_id, system_mark
 from serving.deployments.process import every, set_up_logging
+from serving.deployments.run import Run
 from serving.settings import Settings
 
 
 class HaproxyReplica:
-    """HAProxy on this node, and the housekeeping of the node's metrics."""
+    """HAProxy on this node, and the housekeeping of the metrics, its own node's and those of other nodes."""
 
-    async def __init__(self, settings: Settings, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, settings: Settings, run: Run) -> None:  # type: ignore[misc]  # Serve awaits it
         from serving.ingress.keeper import HaproxyFiles, HaproxyKeeper
         from serving.metrics import ProcessMetrics, forget_dead_processes, open_metrics
 
         set_up_logging(settings)
-        open_metrics(metrics_dir(run_dir))
+        self._metrics_dir = metrics_dir(run.folder)
+        open_metrics(self._metrics_dir)
         self._haproxy = ProcessMetrics("haproxy")
         system = system_mark(settings, system_id(settings))
         self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings), system=system, on_start=self._haproxy.began)
         await self._keeper.start()
         self._sweeper = asyncio.get_running_loop().create_task(
-            every(10.0, lambda: asyncio.to_thread(forget_dead_processes, metrics_dir(run_dir)))
+            every(10.0, lambda: asyncio.to_thread(forget_dead_processes, self._metrics_dir))
         )
+
+    async def take_metrics(self, source: str, files: Mapping[str, bytes]) -> None:
+        """Called by a model replica on another node: the figures of its process."""
+        from serving.shipped_metrics import take_metrics
+
+        await asyncio.to_thread(take_metrics, self._metrics_dir, source, files)
 
     async def check_health(self) -> None:
         if not self._keeper.running:

@@ -21,6 +21,7 @@ from serving.channel.address import Address, parse_address
 from serving.channel.watchers import WATCHERS, OnReplicas, ReplicaProcess
 from serving.deployments.common import (
     METADATA_ADDRESS,
+    METADATA_IP,
     METADATA_NODE,
     METADATA_PID,
     MODEL_DEPLOYMENT,
@@ -47,7 +48,9 @@ class MembershipRouter(PowerOfTwoChoicesRequestRouter):
         for replica in replicas:
             metadata = replica.replica_metadata
             name = replica.replica_id.unique_id
-            processes[name] = ReplicaProcess(int(metadata.get(METADATA_PID, 0)), metadata.get(METADATA_NODE, ""))
+            processes[name] = ReplicaProcess(
+                int(metadata.get(METADATA_PID, 0)), metadata.get(METADATA_NODE, ""), metadata.get(METADATA_IP, "")
+            )
             with contextlib.suppress(KeyError, ValueError):
                 addresses[name] = parse_address(metadata[METADATA_ADDRESS])
         WATCHERS.changed(self._deployment_id.app_name, addresses, processes)

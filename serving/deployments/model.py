@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import ray
 from ray import serve
 
 from models.errors import ModelError
 from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.autoscaling import DEMAND
-from serving.channel.address import UnixAddress
+from serving.channel.address import Address, TcpAddress, UnixAddress
 from serving.clock import SystemClock
-from serving.deployments.common import METADATA_ADDRESS, METADATA_NODE, METADATA_PID
+from serving.deployments.away import Away
+from serving.deployments.common import METADATA_ADDRESS, METADATA_IP, METADATA_NODE, METADATA_PID
 from serving.deployments.folders import metrics_dir, socket_dir
+from serving.deployments.nodes import Node, this_node
 from serving.deployments.process import METRICS_FLUSH_S, every, set_up_logging
-from serving.errors import ReplicaUnavailable
+from serving.deployments.run import Run
+from serving.errors import LoadFailed, ReplicaUnavailable
 from serving.leaving import Exit, Sigterm
 from serving.model_settings import ModelSettings
 from serving.settings import Settings
@@ -32,7 +35,7 @@ MODEL_DRAIN_S = 10.0
 class ModelReplica:
     """One replica of one version: verified, warmed up and tested before Serve calls it alive."""
 
-    async def __init__(self, settings: Settings, model: ModelSettings, name: ModelVersion, run_dir: str) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, settings: Settings, model: ModelSettings, name: ModelVersion, run: Run) -> None:  # type: ignore[misc]  # Serve awaits it
         from models.loading import load_version
         from serving.channel.messages import PROTOCOL_VERSION, Hello
         from serving.channel.runner import ModelRunner
@@ -43,11 +46,20 @@ class ModelReplica:
         from serving.watchdog import LoopTurns, ModelRuns, Watchdog
 
         set_up_logging(settings)
-        open_metrics(metrics_dir(run_dir))
+        self._node = await asyncio.to_thread(this_node)
+        self._away = None if self._node.head else Away(self._node, application=run.application)
+        open_metrics(metrics_dir(run.folder) if self._away is None else self._away.metrics_dir)
         self._process = ProcessMetrics("replica", *name)
         self._process.began()  # a version that can't be loaded begins again and again: that shall be seen, too
-        registry = Registry(settings.store_dir)
-        self._loaded = await asyncio.to_thread(load_version, registry, name.model, name.version, threads=model.threads)
+        store = settings.store_dir
+        if self._away is not None:
+            self._away.begin_shipping()
+            store = await self._away.fetch(store, name)
+        self._loaded = await asyncio.to_thread(
+            load_version, Registry(store), name.model, name.version, threads=model.threads
+        )
+        if self._away is not None:
+            await self._away.loaded()
         manifest = self._loaded.manifest
         self._metrics = ReplicaMetrics(*name)
         self._clock = SystemClock()
@@ -65,13 +77,14 @@ class ModelReplica:
             hello=hello,
             clock=self._clock,
             max_frame_bytes=self._max_frame_bytes,
+            secret=run.secret,
             busy_poll_s=settings.busy_poll_us * 1e-6,
         )
         replica = serve.get_replica_context().replica_id.unique_id
         self._injector = self._faults(replica) if settings.faults else None
         self._flusher = asyncio.get_running_loop().create_task(every(METRICS_FLUSH_S, self._flush_metrics))
         settle()
-        self._address = await self._server.start(UnixAddress(str(socket_dir(settings, run_dir) / f"{replica}.sock")))
+        self._address = await self._listen(addresses(settings, run, self._node, replica), settings)
         self._health = ReplicaHealth(
             self._golden,
             self._server.reports,
@@ -92,9 +105,17 @@ class ModelReplica:
         """What Serve tells every router of this replica: where its tensor channel listens, and on which node."""
         return {
             METADATA_ADDRESS: str(self._address),
-            METADATA_NODE: ray.get_runtime_context().get_node_id(),
+            METADATA_NODE: self._node.id,
+            METADATA_IP: self._node.ip,
             METADATA_PID: str(os.getpid()),
         }
+
+    async def _listen(self, where: Iterator[Address], settings: Settings) -> Address:
+        try:
+            return await self._server.start_at_first(where)
+        except OSError as error:
+            at = f"channel.tcp_ports: {settings.channel.tcp_ports}" if self._away is not None else "channel.socket_dir"
+            raise LoadFailed(f"{at}: the tensor channel can't listen on {self._node.ip}: {error.strerror}") from None
 
     async def infer_frame(self, frame: bytes) -> bytes:
         """The safety net: work that comes through the Serve handle."""
@@ -149,8 +170,19 @@ class ModelReplica:
         self._runner.close()
         self._metrics.flush()
         self._process.ended()
+        if self._away is not None:
+            await self._away.close()
 
     async def __del__(self) -> None:
         if hasattr(self, "_sigterm"):
             self._sigterm.close()
             await self._exit.left()
+
+
+def addresses(settings: Settings, run: Run, node: Node, replica: str) -> Iterator[Address]:
+    """Where the replica may listen, to be tried in this order: the gateways are on the head node."""
+    if node.head:
+        yield UnixAddress(str(socket_dir(settings, run.folder) / f"{replica}.sock"))
+        return
+    first, last = settings.channel.tcp_ports or (0, 0)
+    yield from (TcpAddress(node.ip, port) for port in range(first, last + 1))

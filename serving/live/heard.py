@@ -65,6 +65,7 @@ class ReplicaHeard(msgspec.Struct, frozen=True):
     live: bool
     outstanding: int
     pid: int = 0
+    ip: str = ""
     ejected: bool = False
     why: str = ""
 

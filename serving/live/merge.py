@@ -199,6 +199,7 @@ def _replicas(versions: Iterable[VersionHeard]) -> tuple[ReplicaView, ...]:
             ejected=any(one.ejected for one in each),
             why=next((one.why for one in each if one.ejected), ""),
             pid=max(one.pid for one in each),
+            ip=max(one.ip for one in each),
             outstanding=sum(one.outstanding for one in each),
         )
         for name, each in sorted(told.items())

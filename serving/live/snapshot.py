@@ -94,13 +94,14 @@ class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
-    """``live``: a gateway has a channel to it. ``ejected``: a gateway leaves it out, and why."""
+    """``live``: a gateway has a channel to it. ``ejected``: a gateway leaves it out, and why. ``ip`` is its node's."""
 
     id: str
     live: bool
     ejected: bool = False
     why: str = ""
     pid: int = 0
+    ip: str = ""
     outstanding: int = 0
 
 

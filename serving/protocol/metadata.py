@@ -35,11 +35,12 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One replica: its id and process, and the node that it is on, as Ray names it."""
+    """One replica: its id and process, and the node that it is on, as Ray names it and by its IP address."""
 
     id: str
     pid: int
     node: str
+    ip: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,19 +183,25 @@ class System:
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """End it as a person would; its exit code. Nothing that it started may be left after that."""
-        process, self._process = self._process, None
+        process = self._process
         assert process is not None
         try:
-            if number == signal.SIGINT:  # as a terminal does it: everyone in the foreground gets it
-                os.killpg(process.pid, number)
-            else:
-                process.send_signal(number)
-            code = process.wait(STOP_S)
+            code = self.leave(number)
             # Ray's processes may need a moment to notice that their raylet is gone.
             eventually(lambda: not self.processes(), lambda: f"nothing is left: {self.processes()}", within_s=10)
         finally:
             self._kill(process)
         return code
+
+    def leave(self, number: int = signal.SIGINT) -> int:
+        """End what was started, as a person would, and not what that has joined; its exit code."""
+        process, self._process = self._process, None
+        assert process is not None
+        if number == signal.SIGINT:  # as a terminal does it: everyone in the foreground gets it
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        return process.wait(STOP_S)
 
     def remove(self) -> None:
         """Give the folder back, and end the system if a test left it running."""

@@ -52,6 +52,7 @@ def test_a_scenario_is_read_with_its_defaults() -> None:
         ("at: 6s", "at: 1s", 6, "`faults[0].at` must be after calm"),
         ("at: 6s", "at: 6s, every: 2s", 6, "`every` and `until` belong together"),
         ("kill_replica", "redis_kill", 1, "`redis_kill` needs `system.redis: true`"),
+        ("kill_replica", "kill_node", 1, "`kill_node` needs `system.nodes: 2`"),
         ("errors: 0", "goodput_min: 0.9", 9, "belong together"),
         ("at: 6s", "at: 6s, phase: Baking", 1, "`phase` needs a rollout"),
         ("name: mine", "name: [", 3, "not YAML"),

@@ -40,6 +40,11 @@ def test_the_stable_version_is_the_last_unless_one_is_named() -> None:
     [
         ({"prot": 1}, "unknown setting `prot`"),
         ({"http": {"prot": 1}}, "http: unknown setting `prot`"),
+        ({"ray_address": "10.0.0.1"}, "ray_address: '10.0.0.1' is neither HOST:PORT nor auto"),
+        ({"ray_address": ":6379"}, "ray_address: ':6379' is neither HOST:PORT nor auto"),
+        ({"ray_address": "10.0.0.1:66000"}, "ray_address: '10.0.0.1:66000' is neither HOST:PORT nor auto"),
+        ({"channel": {"tcp_ports": [7001, 7000]}}, "channel: tcp_ports: 7001 is above 7000"),
+        ({"models": [{**ONE_MODEL, "max_replicas_per_node": 0}]}, "models[0].max_replicas_per_node: Expected"),
         ({"models": [{**ONE_MODEL, "timeout": 1}]}, "models[0]: unknown setting `timeout`"),
         ({"models": [ONE_MODEL, {"name": "n"}]}, "models[1]: Object missing required field `versions`"),
         ({"http": {"port": 0}}, "http.port: Expected `int` >= 1"),

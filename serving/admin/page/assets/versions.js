@@ -94,7 +94,7 @@ function replicas({ replicas: all }) {
     h("details", {}, h("summary", {}, "each"),
       h("ul", {}, all.map((replica) => h("li", { key: replica.id }, h("code", {}, replica.id),
         ` ${standing(replica)}, ${many(replica.outstanding, "batch", "batches")} there${
-          replica.pid ? `, process ${replica.pid}` : ""}`)))),
+          replica.pid ? `, process ${replica.pid}` : ""}${replica.ip ? ` on ${replica.ip}` : ""}`)))),
     all.filter((replica) => replica.ejected && replica.why).map((replica) =>
       h("small", { key: replica.id }, `${replica.id} is left out: ${replica.why}`)),
   ];

@@ -90,9 +90,27 @@ def test_an_address_is_what_was_written_down(address: Address) -> None:
     assert parse_address(str(address)) == address
 
 
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert str(TcpAddress("fe80::1", 7000)) == "tcp:[fe80::1]:7000"
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "unix:", "unix:relative", "tcp:", "tcp:host", "tcp::1", "tcp:host:", "tcp:host:70000", "udp:host:1", "/x"],
+    [
+        "",
+        "unix:",
+        "unix:relative",
+        "tcp:",
+        "tcp:host",
+        "tcp::1",
+        "tcp:host:",
+        "tcp:host:70000",
+        "udp:host:1",
+        "/x",
+        "tcp:fe80::1:7000",
+        "tcp:[host]:1",
+        "tcp:[]:1",
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no address of a tensor channel"):

@@ -9,7 +9,7 @@ import pytest
 
 from serving.commands.status_lines import MANY, status_lines
 from serving.commands.terminal import drawn
-from serving.live.snapshot import Admin, BreakerView, LiveEvent, Snapshot, Verdict
+from serving.live.snapshot import Admin, BreakerView, LiveEvent, ReplicaView, Snapshot, Verdict
 from serving.rollout.report import ControllerReport
 from tests.snapshots import EXAMPLES, NOW, calm, canary, model, outage, snapshot, taken_back, version
 
@@ -41,6 +41,19 @@ def test_calm_is_said_in_few_lines() -> None:
         "  04:03:20  digits@v2 answers by default",
         "  03:55:00  a gateway came: port 8102",
     ]
+
+
+def on(*ips: str) -> tuple[ReplicaView, ...]:
+    return tuple(ReplicaView(id=f"r{number}", live=True, ip=ip) for number, ip in enumerate(ips))
+
+
+def test_where_replicas_are_is_said_when_there_is_more_than_one_node() -> None:
+    several = model(versions=(version("v2", replicas=on("10.0.0.2", "10.0.0.1", "10.0.0.2")),))
+    single = model("digits-lite", versions=(version("v1", replicas=on("10.0.0.1")),))
+    text = said(snapshot(models=(several, single)))
+    assert "v2 stable 100 % (3 replicas: 10.0.0.1, 2 on 10.0.0.2)" in text
+    assert "v1 stable 100 % (1 replica on 10.0.0.1)" in text
+    assert "10.0.0.1" not in said(snapshot(models=(single,)))
 
 
 def test_in_an_outage_the_reasons_come_first_and_then_where_each_is_seen() -> None:

@@ -11,7 +11,8 @@ from ray import serve as ray_serve
 
 from models.manifest import ModelVersion
 from serving.deployments import deployer
-from serving.deployments.deployer import ServeDeployer
+from serving.deployments.deployer import ApplicationStatus, ServeDeployer
+from serving.deployments.run import Run
 from serving.errors import LoadFailed
 from serving.model_settings import ModelSettings
 from serving.settings import Settings
@@ -32,9 +33,9 @@ class FakeServe:
         monkeypatch.setattr(ray_serve, "run_many", self._run_many)
         monkeypatch.setattr(ray_serve, "delete", self._delete)
 
-    def _status(self, application: str) -> tuple[str, str]:
+    def _status(self, application: str) -> ApplicationStatus:
         with self._only_one("status"):
-            return ("RUNNING" if application in self.applications else "NOT_STARTED"), ""
+            return ApplicationStatus("RUNNING" if application in self.applications else "NOT_STARTED")
 
     def _run_many(self, targets: list[ray_serve.RunTarget], **_: bool) -> None:
         with self._only_one("run"):
@@ -57,7 +58,7 @@ async def test_a_deployment_that_is_given_up_is_done_before_the_version_is_delet
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     serve = FakeServe(monkeypatch)
-    deploys = ServeDeployer(Settings(), "run")
+    deploys = ServeDeployer(Settings(), Run("run", "secret"))
     deploying = asyncio.create_task(deploys.deploy(NAME, MODEL))
     await asyncio.to_thread(serve.begun.wait, 10.0)
     deploying.cancel()
@@ -72,10 +73,10 @@ async def test_a_deployment_that_is_given_up_is_done_before_the_version_is_delet
 
 
 async def test_what_serve_fails_at_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(application: str) -> tuple[str, str]:
+    def fail(application: str) -> ApplicationStatus:
         raise RuntimeError("no controller")
 
     FakeServe(monkeypatch)
     monkeypatch.setattr(deployer, "application_status", fail)
     with pytest.raises(LoadFailed, match="Ray Serve failed: RuntimeError: no controller"):
-        await ServeDeployer(Settings(), "run").deploy(NAME, MODEL)
+        await ServeDeployer(Settings(), Run("run", "secret")).deploy(NAME, MODEL)

@@ -23,7 +23,7 @@ from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequ
 
 from serving.channel.watchers import WATCHERS, ReplicaProcess
 from serving.deployments import link
-from serving.deployments.common import METADATA_ADDRESS, METADATA_NODE, METADATA_PID
+from serving.deployments.common import METADATA_ADDRESS, METADATA_IP, METADATA_NODE, METADATA_PID
 
 class Deaf(PowerOfTwoChoicesRequestRouter):
     def update_replicas(self, replicas):
@@ -36,11 +36,11 @@ class Router(copy, Deaf):
     def __init__(self):
         self._deployment_id = Some(app_name="m@v1")
 
-metadata = {METADATA_ADDRESS: "unix:/run/a.sock", METADATA_NODE: "node", METADATA_PID: "7"}
+metadata = {METADATA_ADDRESS: "unix:/run/a.sock", METADATA_NODE: "node", METADATA_IP: "10.0.0.2", METADATA_PID: "7"}
 replicas = [("a", metadata), ("b", {})]
 Router().update_replicas([Some(replica_id=Some(unique_id=name), replica_metadata=said) for name, said in replicas])
 assert WATCHERS.live("m@v1") == 1, "nobody has told the registry of this process"
-assert WATCHERS.processes("m@v1") == {"a": ReplicaProcess(7, "node"), "b": ReplicaProcess()}
+assert WATCHERS.processes("m@v1") == {"a": ReplicaProcess(7, "node", "10.0.0.2"), "b": ReplicaProcess()}
 """
 
 

@@ -146,7 +146,10 @@ async def test_without_the_setting_there_are_no_faults_but_the_replicas_are_list
     assert response.json[0] == {
         "model": "m",
         "version": "v1",
-        "replicas": [{"id": "r1", "pid": 4001, "node": "a-node"}, {"id": "r2", "pid": 4002, "node": "a-node"}],
+        "replicas": [
+            {"id": "r1", "pid": 4001, "node": "a-node", "ip": "10.0.0.2"},
+            {"id": "r2", "pid": 4002, "node": "a-node", "ip": "10.0.0.2"},
+        ],
     }
     assert [(each["model"], each["version"]) for each in response.json] == [("m", "v1"), ("m", "v2"), ("n", "v1")]
     await site.gateway.close()

@@ -25,7 +25,12 @@ def breaker(
 def version(**changes: Any) -> dict[str, Any]:
     well = {"digest": "sha256:1", "ready": True, "breaker": breaker(), "attempts": {"ok": 10}, "waiting": 1}
     return (
-        well | {"inflight_batches": 2, "replicas": [{"id": "r1", "live": True, "outstanding": 1, "pid": 7}]} | changes
+        well
+        | {
+            "inflight_batches": 2,
+            "replicas": [{"id": "r1", "live": True, "outstanding": 1, "pid": 7, "ip": "10.0.0.2"}],
+        }
+        | changes
     )
 
 
@@ -97,7 +102,7 @@ def test_a_replica_is_told_once_and_its_ejection_by_any_gateway_counts() -> None
     found = one(heard(1, {"m": model()}), heard(2, {"m": model(versions={"v2": version(replicas=out)})}))
     [replica] = by_name(found)["v2"].replicas
     assert (replica.live, replica.ejected, replica.why) == (True, True, "9 of 12 were bad")
-    assert (replica.outstanding, replica.pid) == (3, 7)
+    assert (replica.outstanding, replica.pid, replica.ip) == (3, 7, "10.0.0.2")
 
 
 def test_the_canary_gets_what_gateways_give_it_and_the_stable_version_the_rest() -> None:
