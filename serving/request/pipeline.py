@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from fallbacks.chain import Chain, Exhausted, Question
 from models.inference import InferenceRequest, InferenceResponse, Tensors
+from serving import garbage
 from serving.clock import Clock
 from serving.errors import (
     AttemptTimeout,
@@ -49,6 +51,9 @@ OK: Final = "ok"
 DEGRADED: Final = "degraded"
 CANCELLED: Final = "cancelled"
 NO_VERSION: Final = ("", "")
+
+DECODED_AT_ONCE_MAX_BYTES: Final = 1 << 20
+"""A larger body is decoded in a thread: the JSON of one that is as large as may be takes seconds, and others wait."""
 
 
 class InferCall(NamedTuple):
@@ -214,6 +219,7 @@ class Pipeline:
         self._recorder = recorder
         self._monotonic = clock.monotonic
         self._observer = observer
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")  # starts with the first large body
 
     async def infer(self, call: InferCall) -> Reply:
         """Raises a ``RequestError`` when there is no good answer."""
@@ -226,7 +232,11 @@ class Pipeline:
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
-            request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+            request = (
+                plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+                if len(call.body) <= DECODED_AT_ONCE_MAX_BYTES
+                else await asyncio.get_running_loop().run_in_executor(self._decoding, _decode, plan.decoder, call)
+            )
             if context is not None and request.id:
                 context.adopt(request.id)
             if trace is not None:
@@ -334,6 +344,12 @@ class Pipeline:
         except RequestError:
             return None
         return None if plan_now.served is plan.served or plan_now.decoder is not plan.decoder else plan_now.served
+
+
+def _decode(decoder: RequestDecoder, call: InferCall) -> InferenceRequest:
+    """In a thread, the only one that does so."""
+    with garbage.paused():
+        return decoder.decode(call.body, json_length=call.json_length, version=call.version)
 
 
 def _name_of(context: RequestContext | None, request: InferenceRequest | None) -> str:
