@@ -111,7 +111,8 @@ class Connection(asyncio.Protocol):
         self._outlet: Outlet | None = None
         self._writable = True
         self._lingering: asyncio.TimerHandle | None = None
-        self._last = False  # the answer under way, or the next one, is the connection's last
+        self._arriving = False  # a request has begun to come, and isn't whole yet
+        self._last = False  # no request but one that is arriving is taken any more; the last answer ends the connection
         self.quiet_since = self._loop.time()
 
     # asyncio.Protocol
@@ -131,7 +132,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._host.busy_poll.woken()
-        if self._last:
+        if self._last and not self._arriving:
             return
         try:
             self._parser.feed_data(data)
@@ -144,6 +145,8 @@ class Connection(asyncio.Protocol):
             self._refuse(fault.response)
         except httptools.HttpParserError as error:
             self._refuse(HttpResponse(400, [_JSON], error_body(f"this isn't HTTP/1.1: {error}")))
+        if self._arriving:
+            self.quiet_since = self._loop.time()
 
     def eof_received(self) -> bool:
         return False
@@ -161,6 +164,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._reading = _Reading()
+        self._arriving = True
 
     def on_url(self, url: bytes) -> None:
         reading = self._reading
@@ -194,6 +198,7 @@ class Connection(asyncio.Protocol):
             raise _TooMuch(self._body_too_large())
 
     def on_message_complete(self) -> None:
+        self._arriving = False
         reading = self._reading
         parts = reading.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -208,15 +213,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered or waits for it."""
+        """Whether a request is being answered or waits for it; not while one is still arriving."""
         return self._task is not None or bool(self._waiting)
 
     def finish(self) -> None:
-        """Close once the request under way, if any, is answered. A stream has no end of its own, so it ends now."""
+        """Close once the request under way or arriving, if any, is answered. A stream has no end, so it ends now."""
         self._last = True
         if self._outlet is not None:
             self._outlet.end()
-        if not self.busy:
+        if not self.busy and not self._arriving:
             self.close()
 
     def close(self) -> None:
@@ -298,6 +303,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, response: HttpResponse) -> None:
         """Answer a request that can't be read to its end, after those before it, and close."""
         self._last = True
+        self._arriving = False
         if not self.busy:
             self._write(response, stay=False, head_only=False)
             self._linger()

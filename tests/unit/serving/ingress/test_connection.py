@@ -258,6 +258,30 @@ async def test_a_connection_that_shall_finish_answers_what_it_has_and_closes() -
     assert transport.closed
 
 
+async def test_a_connection_that_shall_finish_waits_for_the_rest_of_a_request_but_takes_no_other() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    connection.data_received(POST[:-2])
+    host.closing = True
+    connection.finish()
+    assert not transport.closed
+    connection.data_received(POST[-2:] + GET)
+    connection.data_received(GET)
+    await settled(20)
+    assert transport.written == ok(b"hello", close=True)
+    assert (transport.closed, len(host.requests)) == (True, 1)
+
+
+async def test_a_request_that_goes_on_arriving_is_not_quiet(clock: FakeClock) -> None:
+    connection, _ = connect(FakeHost())
+    for part in (POST[:5], POST[5:-2]):
+        clock.advance(50)
+        connection.data_received(part)
+        assert connection.quiet_since == clock.now
+    assert not connection.busy  # else a request that stalls would be kept for good
+    connection.connection_lost(None)
+
+
 async def test_a_slow_reader_gets_no_second_answer_before_it_has_read_the_first() -> None:
     host = FakeHost()
     connection, transport = connect(host)
