@@ -229,14 +229,17 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _next(self) -> None:
-        if self._task is None and self._writable and self._waiting:
+        transport = self._transport
+        if self._task is not None or not self._waiting or not self._writable:
+            return
+        if transport is not None and not transport.is_closing():
             request, keep_alive = self._waiting.popleft()
-            if len(self._waiting) == PIPELINED_MAX - 1 and self._transport is not None:
-                self._transport.resume_reading()
-            self._host.under_way += 1
+            if len(self._waiting) == PIPELINED_MAX - 1:
+                transport.resume_reading()
             self._task = self._loop.create_task(self._respond(request, keep_alive))
 
     async def _respond(self, request: HttpRequest, keep_alive: bool) -> None:
+        self._host.under_way += 1  # here and not by who starts the task: one that is cancelled before it ran counts none
         try:
             response = await self._host.answer(request)
             stay = keep_alive and not self._host.closing and not (self._last and not self._waiting)

@@ -97,6 +97,9 @@ class Client:
         else:
             self._done.set()
 
+    def is_closing(self) -> bool:
+        return False
+
     def send(self) -> None:
         assert self.connection is not None
         self.connection.data_received(REQUEST)

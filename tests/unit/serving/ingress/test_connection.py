@@ -31,6 +31,9 @@ class FakeTransport(asyncio.Transport):
         self.ended = False
         self.paused = False
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def write(self, data: Any) -> None:
         assert not self.closed
         self.written += bytes(data)
@@ -203,6 +206,25 @@ async def test_a_client_that_goes_away_takes_its_work_with_it() -> None:
     await settled(20)
     assert (host.cancelled, len(host.requests), host.under_way) == (1, 1, 0)
     assert host.connections == set()
+
+
+async def test_a_client_that_pipelines_and_goes_away_leaves_nothing_counted_as_under_way() -> None:
+    host = FakeHost()
+    connection, _ = connect(host)
+    connection.data_received(POST + POST)
+    await asyncio.sleep(0)  # the first is answered, and the second's turn has come
+    connection.connection_lost(None)
+    await settled(20)
+    assert (len(host.requests), host.under_way) == (1, 0)
+
+
+async def test_on_a_connection_that_closes_no_request_is_begun() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    transport.close()
+    connection.data_received(POST)
+    await settled(20)
+    assert host.requests == []
 
 
 TOO_MUCH = [

@@ -66,6 +66,9 @@ class FakeTransport(asyncio.Transport):
         self.closed = False
         self.aborted = False
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def write(self, data: Any) -> None:
         assert not self.closed
         self.written += bytes(data)
