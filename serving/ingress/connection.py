@@ -239,7 +239,9 @@ class Connection(asyncio.Protocol):
             self._task = self._loop.create_task(self._respond(request, keep_alive))
 
     async def _respond(self, request: HttpRequest, keep_alive: bool) -> None:
-        self._host.under_way += 1  # here and not by who starts the task: one that is cancelled before it ran counts none
+        self._host.under_way += (
+            1  # here and not by who starts the task: one that is cancelled before it ran counts none
+        )
         try:
             response = await self._host.answer(request)
             stay = keep_alive and not self._host.closing and not (self._last and not self._waiting)

@@ -406,7 +406,7 @@ async def fall_back(plan: Plan, exchange: Exchange, error: RequestError) -> Give
     except Exhausted as exhausted:
         if shed:
             raise error from None  # with its word on when to come back
-        raise NoAnswer(f"{error.message}; {exhausted}", retry_after_s=error.retry_after_s) from None
+        raise NoAnswer(f"{error.told}; {exhausted}", retry_after_s=error.retry_after_s) from None
     return Given(found.outputs, found.model, found.version, Origin(found.kind, error.code, found.age_s, found.where))
 
 
