@@ -10,11 +10,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
+from serving.errors import MethodNotAllowed, RequestError, UnknownRoute
 from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse, Response
 from serving.ingress.information import Information
 from serving.log_lines import fields
-from serving.protocol.compression import compress, decompress
+from serving.protocol.compression import compress
 from serving.protocol.status import error_response
 from serving.request.deadline import TIMEOUT_HEADER
 from serving.request.pipeline import Given, InferCall, Origin, Pipeline
@@ -108,14 +108,12 @@ class Routes:
         information: Information,
         doors: Sequence[Door] = (),
         *,
-        body_max_bytes: int,
         contexts: RequestContexts,
     ) -> None:
         self._pipeline = pipeline
         self._contexts = contexts
         self._information = information
         self._doors = tuple(doors)
-        self._body_max_bytes = body_max_bytes
         self._targets: dict[str, Target] = {}
         self._version_headers: dict[tuple[str, str], Header] = {}
         self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[Response]]] = {}
@@ -159,21 +157,19 @@ class Routes:
 
     async def _infer(self, request: HttpRequest, target: Target, context: RequestContext) -> HttpResponse:
         headers = request.headers
-        body: bytes | memoryview = request.body
-        if (encoding := headers.get(b"content-encoding")) is not None:
-            body = decompress(body, encoding.decode("latin-1"), max_bytes=self._body_max_bytes)
-        length = headers.get(_LENGTH)
+        length, encoding = headers.get(_LENGTH), headers.get(b"content-encoding")
         timeout, priority = headers.get(_TIMEOUT), headers.get(_PRIORITY)
         reply = await self._pipeline.infer(
             InferCall(
                 target.model,
                 target.version,
-                body,
-                None if length is None else _json_length(length),
+                request.body,
+                None if length is None else length.decode("latin-1"),
                 None if timeout is None else timeout.decode("latin-1"),
                 None if priority is None else priority.decode("latin-1"),
                 headers.get(_STICKY),
                 context,
+                None if encoding is None else encoding.decode("latin-1"),
             )
         )
         encoded, json_length = reply.body
@@ -218,10 +214,3 @@ def origin_headers(origin: Origin) -> list[Header]:
 
 def _fields(context: RequestContext | None) -> dict[str, dict[str, object]]:
     return {} if context is None else fields(request_id=context.request_id, trace_id=context.trace_id)
-
-
-def _json_length(raw: bytes) -> int:
-    text = raw.decode("latin-1").strip()
-    if not text.isascii() or not text.isdecimal() or len(text) > 12:
-        raise InvalidRequest(f"header Inference-Header-Content-Length: '{text[:32]}' isn't a number of bytes")
-    return int(text)

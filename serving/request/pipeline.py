@@ -31,7 +31,8 @@ from serving.errors import (
     ReplicaUnavailable,
     RequestError,
 )
-from serving.protocol.decode import RequestDecoder
+from serving.protocol.compression import decompress
+from serving.protocol.decode import RequestDecoder, parse_json_length
 from serving.protocol.encode import EncodedBody, encode_infer
 from serving.request.admission import Admission, Permit
 from serving.request.attempts import Attempts, Exchange
@@ -57,19 +58,21 @@ DECODED_AT_ONCE_MAX_BYTES: Final = 1 << 20
 
 
 class InferCall(NamedTuple):
-    """An inference request as it arrived; three are headers of it, ``timeout`` in microseconds.
+    """An inference request as it arrived; five are headers of it, ``timeout`` in microseconds.
 
-    ``context`` is what it is known by, None of a request that nobody will look for.
+    ``content_encoding`` is None if ``body`` is the plain one, also when it has been inflated. ``context`` is what the
+    request is known by, None of one that nobody will look for.
     """
 
     model: str
     version: str | None
     body: bytes | memoryview
-    json_length: int | None = None
+    json_length: str | None = None
     timeout: str | None = None
     priority: str | None = None
     sticky_key: bytes | None = None
     context: RequestContext | None = None
+    content_encoding: str | None = None
 
 
 class ServedVersion(NamedTuple):
@@ -214,8 +217,18 @@ class Reply(NamedTuple):
 class Pipeline:
     """Answers inference calls with what it was given: a router, a recorder, a clock, perhaps an observer."""
 
-    def __init__(self, router: Router, recorder: Recorder, *, clock: Clock, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        router: Router,
+        recorder: Recorder,
+        *,
+        clock: Clock,
+        observer: Observer | None = None,
+        body_max_bytes: int = 64 << 20,
+    ) -> None:
+        """``body_max_bytes`` bounds what a body is inflated to."""
         self._router = router
+        self._body_max_bytes = body_max_bytes
         self._recorder = recorder
         self._monotonic = clock.monotonic
         self._observer = observer
@@ -232,8 +245,9 @@ class Pipeline:
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
+            call = call if call.content_encoding is None else self._inflated(call)
             request = (
-                plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+                plan.decoder.decode(call.body, json_length=_json_length(call), version=call.version)
                 if len(call.body) <= DECODED_AT_ONCE_MAX_BYTES
                 else await asyncio.get_running_loop().run_in_executor(self._decoding, _decode, plan.decoder, call)
             )
@@ -260,8 +274,7 @@ class Pipeline:
             if trace is not None:
                 trace.answered()
             body = encode_infer(_response(given, request), request)
-            origin = given.origin
-            outcome = OK if origin is None or origin.reason is None else DEGRADED
+            outcome = OK if (origin := given.origin) is None or origin.reason is None else DEGRADED
             return Reply(body, given)
         except RequestError as error:
             outcome, failure = error.code, error
@@ -277,6 +290,10 @@ class Pipeline:
                 name = _name_of(context, request)
                 hear(Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, name, doubts))
             failure = None  # else the error would keep this frame, and this frame the error
+
+    def _inflated(self, call: InferCall) -> InferCall:
+        body = decompress(call.body, call.content_encoding, max_bytes=self._body_max_bytes)
+        return call._replace(body=body, content_encoding=None)
 
     def _hear(self, call: InferCall, outcome: str, doubts: str, exchange: Exchange | None) -> Hear | None:
         """Who is told how the request ended, if anyone."""
@@ -349,7 +366,11 @@ class Pipeline:
 def _decode(decoder: RequestDecoder, call: InferCall) -> InferenceRequest:
     """In a thread, the only one that does so."""
     with garbage.paused():
-        return decoder.decode(call.body, json_length=call.json_length, version=call.version)
+        return decoder.decode(call.body, json_length=_json_length(call), version=call.version)
+
+
+def _json_length(call: InferCall) -> int | None:
+    return None if call.json_length is None else parse_json_length(call.json_length)
 
 
 def _name_of(context: RequestContext | None, request: InferenceRequest | None) -> str:

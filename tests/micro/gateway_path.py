@@ -167,7 +167,7 @@ def routes_to(lane: Lane, contexts: RequestContexts, observer: Observer | None =
     plan = OnePlan(plan_of(lane, clock))
     pipeline = Pipeline(plan, RequestRecorder(LATENCY_BUCKETS_S), clock=clock, observer=observer)
     information: Any = None
-    return Routes(pipeline, information, body_max_bytes=1 << 20, contexts=contexts)
+    return Routes(pipeline, information, contexts=contexts)
 
 
 async def cpu_us(routes: Routes, connections: int, requests: int) -> float:

@@ -236,9 +236,21 @@ class TestWrongRequests:
     @pytest.mark.parametrize(
         ("headers", "status", "text"),
         [
-            ({"Inference-Header-Content-Length": "ten"}, 400, "header Inference-Header-Content-Length: 'ten'"),
-            ({"Inference-Header-Content-Length": "-1"}, 400, "header Inference-Header-Content-Length: '-1'"),
-            ({"Inference-Header-Content-Length": "9" * 13}, 400, "header Inference-Header-Content-Length: '999"),
+            (
+                {"Inference-Header-Content-Length": "ten"},
+                400,
+                "Inference-Header-Content-Length: expected a number of bytes, got 'ten'",
+            ),
+            (
+                {"Inference-Header-Content-Length": "-1"},
+                400,
+                "Inference-Header-Content-Length: expected a number of bytes, got '-1'",
+            ),
+            (
+                {"Inference-Header-Content-Length": "9" * 19},
+                400,
+                "Inference-Header-Content-Length: expected a number of bytes, got '999",
+            ),
             ({"Content-Encoding": "br"}, 415, "Content-Encoding: 'br' isn't supported"),
             ({"Content-Encoding": "gzip"}, 400, ""),
             ({"X-Request-Timeout-Us": "soon"}, 400, "header x-request-timeout-us: 'soon'"),
@@ -251,6 +263,10 @@ class TestWrongRequests:
         await site.start()
         response = await site.ask("POST", "/v2/models/m/infer", INFER, headers)
         assert (response.status, response.json["error"][: len(text)]) == (status, text)
+        ((key, tally),) = site.recorder.collect().items()
+        assert (key, tally.outcomes.total()) == (("m", "v1"), 1)
+        (ended,) = site.seen.all
+        assert (ended.outcome, ended.call.context is not None) == (next(iter(tally.outcomes)), True)
         await site.gateway.close()
 
     async def test_a_body_that_inflates_beyond_the_bound_is_too_large(self, clock: FakeClock, site: Site) -> None:

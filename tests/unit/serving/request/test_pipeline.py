@@ -162,7 +162,7 @@ async def test_a_record_says_how_long_the_request_took(clock: FakeClock) -> None
     [
         InferCall("m", None, b"{"),
         InferCall("m", None, b""),
-        InferCall("m", None, b"{}", json_length=99),
+        InferCall("m", None, b"{}", json_length="99"),
         call(data=[1]),
         call(data=["a", "b"]),
         call(timeout="soon"),
