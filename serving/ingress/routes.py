@@ -6,6 +6,7 @@ Not here: the life of an inference request (``serving.request.pipeline``), bodie
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -23,6 +24,9 @@ from serving.request.sticky import STICKY_HEADER
 from serving.tracing.context import RequestContext, RequestContexts
 
 log = logging.getLogger("holdfast.http")
+
+COMPRESSED_AT_ONCE_MAX_BYTES: Final = 64 << 10
+"""A larger answer is compressed in a thread: it takes a millisecond for each 64 KiB, and others wait."""
 
 _PATHS_MAX: Final = 1024
 REMEMBERED_MAX_CHARACTERS: Final = 256
@@ -183,7 +187,10 @@ class Routes:
             response_headers.append(_BINARY_TYPE)
             response_headers.append((_LENGTH, b"%d" % json_length))
         if (accepted := headers.get(b"accept-encoding")) is not None:
-            encoded, chosen = compress(encoded, accepted.decode("latin-1"))
+            if len(encoded) <= COMPRESSED_AT_ONCE_MAX_BYTES:
+                encoded, chosen = compress(encoded, accepted.decode("latin-1"))
+            else:
+                encoded, chosen = await asyncio.to_thread(compress, encoded, accepted.decode("latin-1"))
             if chosen is not None:
                 response_headers.append((b"content-encoding", chosen.encode()))
         return HttpResponse(200, response_headers, encoded)

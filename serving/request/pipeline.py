@@ -31,7 +31,6 @@ from serving.errors import (
     ReplicaUnavailable,
     RequestError,
 )
-from serving.protocol.compression import decompress
 from serving.protocol.decode import RequestDecoder, parse_json_length
 from serving.protocol.encode import EncodedBody, encode_infer
 from serving.request.admission import Admission, Permit
@@ -39,6 +38,7 @@ from serving.request.attempts import Attempts, Exchange
 from serving.request.canary import Throws
 from serving.request.deadline import budget_s
 from serving.request.failures import failure_of
+from serving.request.inflate import inflate
 from serving.request.lane import Lane
 from serving.request.memory import Memory
 from serving.request.priority import priority_of
@@ -245,7 +245,7 @@ class Pipeline:
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
-            call = call if call.content_encoding is None else self._inflated(call)
+            call = call if call.content_encoding is None else await self._inflated(call)
             request = (
                 plan.decoder.decode(call.body, json_length=_json_length(call), version=call.version)
                 if len(call.body) <= DECODED_AT_ONCE_MAX_BYTES
@@ -291,8 +291,8 @@ class Pipeline:
                 hear(Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, name, doubts))
             failure = None  # else the error would keep this frame, and this frame the error
 
-    def _inflated(self, call: InferCall) -> InferCall:
-        body = decompress(call.body, call.content_encoding, max_bytes=self._body_max_bytes)
+    async def _inflated(self, call: InferCall) -> InferCall:
+        body = await inflate(call.body, call.content_encoding or "", max_bytes=self._body_max_bytes)
         return call._replace(body=body, content_encoding=None)
 
     def _hear(self, call: InferCall, outcome: str, doubts: str, exchange: Exchange | None) -> Hear | None:

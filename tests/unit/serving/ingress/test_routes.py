@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from serving.errors import UnknownRoute
+from serving.ingress import routes
 from serving.ingress.routes import find_target
 from serving.routing.split import lot
 from serving.routing.table import Split
@@ -102,6 +105,28 @@ async def test_bodies_are_inflated_and_deflated_as_the_headers_say(clock: FakeCl
     response = await site.ask("POST", "/v2/models/m/infer", gzip.compress(body), headers)
     assert response.headers["content-encoding"] == "gzip"
     assert json.loads(gzip.decompress(response.body))["outputs"][0]["data"] == [2.5] * 400
+    await site.gateway.close()
+
+
+async def test_a_large_answer_is_compressed_beside_the_loop(
+    clock: FakeClock, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside: list[int] = []
+
+    async def to_thread(work: Callable[..., Any], *given: Any) -> Any:
+        if work is routes.compress:
+            aside.append(len(given[0]))
+        return work(*given)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    monkeypatch.setattr(routes, "COMPRESSED_AT_ONCE_MAX_BYTES", 2000)
+    await site.start()
+    for length in (1500, 2000):
+        body = json.dumps({"inputs": [X], "id": "x" * length}).encode()
+        response = await site.ask("POST", "/v2/models/m/infer", body, {"Accept-Encoding": "gzip"})
+        plain = gzip.decompress(response.body)
+        assert json.loads(plain)["id"] == "x" * length
+    assert aside == [len(plain)]
     await site.gateway.close()
 
 
@@ -239,17 +264,17 @@ class TestWrongRequests:
             (
                 {"Inference-Header-Content-Length": "ten"},
                 400,
-                "Inference-Header-Content-Length: expected a number of bytes, got 'ten'",
+                "Inference-Header-Content-Length: expected a number",
             ),
             (
                 {"Inference-Header-Content-Length": "-1"},
                 400,
-                "Inference-Header-Content-Length: expected a number of bytes, got '-1'",
+                "Inference-Header-Content-Length: expected a number",
             ),
             (
                 {"Inference-Header-Content-Length": "9" * 19},
                 400,
-                "Inference-Header-Content-Length: expected a number of bytes, got '999",
+                "Inference-Header-Content-Length: expected a number",
             ),
             ({"Content-Encoding": "br"}, 415, "Content-Encoding: 'br' isn't supported"),
             ({"Content-Encoding": "gzip"}, 400, ""),
