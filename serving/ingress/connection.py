@@ -34,6 +34,7 @@ LINGER_S: Final = 10.0
 connection, and the client, still sending, would never see the answer (RFC 9112, 9.6)."""
 REMEMBERED_MAX_BYTES: Final = 256
 _URLS_MAX: Final = 1024
+_AROUND_HEADER_BYTES: Final = len(": \r\n")
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
@@ -174,13 +175,13 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         reading = self._reading
+        reading.header_bytes += len(name) + len(value) + _AROUND_HEADER_BYTES
+        if reading.header_bytes > HEADERS_MAX_BYTES:
+            raise _TooMuch(_headers_too_large())
         name = name.lower()
         if name in reading.headers:
             value = reading.headers[name] + b", " + value
         reading.headers[name] = value
-        reading.header_bytes += len(name) + len(value)
-        if reading.header_bytes > HEADERS_MAX_BYTES:
-            raise _TooMuch(_headers_too_large())
 
     def on_headers_complete(self) -> None:
         headers = self._reading.headers

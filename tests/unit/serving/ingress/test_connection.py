@@ -117,6 +117,25 @@ async def test_paths_are_decoded_without_their_query_and_repeated_headers_joined
     assert transport.written == ok(b"/a b")
 
 
+async def test_a_header_that_is_repeated_counts_once_for_each_time() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    line = b"X-Forwarded-For: " + b"10.0.0.1, " * 10 + b"\r\n"
+    times = HEADERS_MAX_BYTES // len(line)
+    connection.data_received(b"GET / HTTP/1.1\r\n" + line * times + b"\r\n")
+    await settled(20)
+    assert len(host.requests[0].headers[b"x-forwarded-for"].split(b", 10.")) == 10 * times
+    assert transport.written == ok(b"/")
+
+
+async def test_headers_count_with_what_is_around_them() -> None:
+    """Else a hundred thousand empty ones would fit."""
+    connection, transport = connect(FakeHost())
+    connection.data_received(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (HEADERS_MAX_BYTES // 5 + 1) + b"\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 431 ")
+    connection.connection_lost(None)
+
+
 @given(st.lists(st.integers(1, 30), max_size=20))
 def test_requests_may_come_cut_anywhere_and_many_at_once(cuts: list[int]) -> None:
     async def play() -> bytes:
