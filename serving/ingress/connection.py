@@ -80,12 +80,13 @@ class Host(Protocol):
 class _Reading:
     """The request that is being read."""
 
-    __slots__ = ("body", "header_bytes", "headers", "size_bytes", "url")
+    __slots__ = ("body", "header_bytes", "headers", "in_body", "size_bytes", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[bytes, bytes] = {}
         self.header_bytes = 0
+        self.in_body = False
         self.body: list[bytes] = []
         self.size_bytes = 0
 
@@ -178,12 +179,15 @@ class Connection(asyncio.Protocol):
         reading.header_bytes += len(name) + len(value) + _AROUND_HEADER_BYTES
         if reading.header_bytes > HEADERS_MAX_BYTES:
             raise _TooMuch(_headers_too_large())
+        if reading.in_body:
+            return  # a trailer: it comes too late to say anything of the request (RFC 9110, 6.5.1)
         name = name.lower()
         if name in reading.headers:
             value = reading.headers[name] + b", " + value
         reading.headers[name] = value
 
     def on_headers_complete(self) -> None:
+        self._reading.in_body = True
         headers = self._reading.headers
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._host.body_max_bytes:
@@ -240,9 +244,7 @@ class Connection(asyncio.Protocol):
             self._task = self._loop.create_task(self._respond(request, keep_alive))
 
     async def _respond(self, request: HttpRequest, keep_alive: bool) -> None:
-        self._host.under_way += (
-            1  # here and not by who starts the task: one that is cancelled before it ran counts none
-        )
+        self._host.under_way += 1  # not by who starts the task, which may be cancelled before it takes a step
         try:
             response = await self._host.answer(request)
             stay = keep_alive and not self._host.closing and not (self._last and not self._waiting)

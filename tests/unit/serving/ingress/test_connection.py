@@ -160,6 +160,26 @@ async def test_a_chunked_body_is_put_together() -> None:
     assert transport.written == ok(b"abcde")
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX-One: 1\r\n\r\n2\r\nok\r\n0\r\n"
+
+
+async def test_a_trailer_is_no_header() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    connection.data_received(CHUNKED + b"X-One: 2\r\nContent-Encoding: gzip\r\n\r\n" + GET)
+    await settled(20)
+    assert host.requests[0].headers == {b"transfer-encoding": b"chunked", b"x-one": b"1"}
+    assert host.requests[1].headers[b"x-one"] == b"1, 2"
+    assert transport.written == ok(b"ok") + ok(b"/a b")
+
+
+async def test_trailers_count_with_the_headers() -> None:
+    connection, transport = connect(FakeHost())
+    connection.data_received(CHUNKED + b"X: " + b"x" * HEADERS_MAX_BYTES + b"\r\n\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 431 ")
+    connection.connection_lost(None)
+
+
 async def test_who_expects_100_continue_gets_it_before_the_body() -> None:
     connection, transport = connect(FakeHost())
     connection.data_received(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
