@@ -40,6 +40,8 @@ _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
 }
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 
 Answer = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -108,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._reading = _Reading()
-        self._waiting: deque[tuple[HttpRequest, bool]] = deque()
+        self._waiting: deque[tuple[HttpRequest, bool, bool]] = deque()  # with what ``_respond`` wants to know
         self._task: asyncio.Task[None] | None = None
         self._outlet: Outlet | None = None
         self._writable = True
@@ -192,7 +194,8 @@ class Connection(asyncio.Protocol):
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._host.body_max_bytes:
             raise _TooMuch(self._body_too_large())
-        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._transport is not None:
+        expects = b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._is_old()
+        if expects and self._transport is not None:
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
@@ -209,7 +212,9 @@ class Connection(asyncio.Protocol):
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         path = self._host.paths.get(reading.url) or self._path(reading.url)
         request = HttpRequest(self._parser.get_method().decode("ascii"), path, reading.headers, body, reading.url)
-        self._waiting.append((request, self._parser.should_keep_alive()))
+        keep_alive = self._parser.should_keep_alive()
+        old = keep_alive and b"connection" in reading.headers and self._is_old()  # without it HTTP/1.0 isn't kept alive
+        self._waiting.append((request, keep_alive, old))
         if len(self._waiting) >= PIPELINED_MAX and self._transport is not None:
             self._transport.pause_reading()
         self._next()
@@ -238,20 +243,22 @@ class Connection(asyncio.Protocol):
         if self._task is not None or not self._waiting or not self._writable:
             return
         if transport is not None and not transport.is_closing():
-            request, keep_alive = self._waiting.popleft()
+            request, keep_alive, old = self._waiting.popleft()
             if len(self._waiting) == PIPELINED_MAX - 1:
                 transport.resume_reading()
-            self._task = self._loop.create_task(self._respond(request, keep_alive))
+            self._task = self._loop.create_task(self._respond(request, keep_alive=keep_alive, old=old))
 
-    async def _respond(self, request: HttpRequest, keep_alive: bool) -> None:
+    async def _respond(self, request: HttpRequest, *, keep_alive: bool, old: bool) -> None:
+        """``old``: the client speaks HTTP/1.0, which has no chunks, and is told that the connection stays."""
         self._host.under_way += 1  # not by who starts the task, which may be cancelled before it takes a step
         try:
             response = await self._host.answer(request)
             stay = keep_alive and not self._host.closing and not (self._last and not self._waiting)
             if isinstance(response, HttpStream):
-                stay = await self._stream(response, stay=stay, head_only=request.method == "HEAD")
+                stay = await self._stream(response, stay=stay and not old, head_only=request.method == "HEAD")
             else:
-                self._write(response, stay=stay, head_only=request.method == "HEAD")
+                connection = _CLOSE if not stay else _KEEP_ALIVE if old else b""
+                self._write(response, connection, head_only=request.method == "HEAD")
             if not stay:
                 self._last = True
                 self._waiting.clear()
@@ -264,11 +271,11 @@ class Connection(asyncio.Protocol):
             self.quiet_since = self._loop.time()
         self._next()
 
-    def _write(self, response: HttpResponse, *, stay: bool, head_only: bool) -> None:
+    def _write(self, response: HttpResponse, connection: bytes, *, head_only: bool) -> None:
         if self._transport is None:
             return
         body = response.body
-        parts = self._head(response.status, response.headers, stay=stay)
+        parts = self._head(response.status, response.headers, connection)
         if response.status == 304:  # its length would be that of what isn't sent
             parts.append(b"\r\n")
         else:
@@ -282,13 +289,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(parts))
             self._transport.write(body)
 
-    def _head(self, status: int, headers: list[Header], *, stay: bool) -> list[bytes]:
-        """Everything up to what says where the body ends."""
+    def _head(self, status: int, headers: list[Header], connection: bytes) -> list[bytes]:
+        """Everything up to what says where the body ends; ``connection`` is the header of that name or nothing."""
         parts = [_STATUS_LINES[status], self._host.date_header]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
-        if not stay:
-            parts.append(b"connection: close\r\n")
+        if connection:
+            parts.append(connection)
         return parts
 
     async def _stream(self, stream: HttpStream, *, stay: bool, head_only: bool) -> bool:
@@ -302,7 +309,7 @@ class Connection(asyncio.Protocol):
             outlet.end()
         self._host.under_way -= 1  # to be watched is no work: neither autoscaling nor a drain waits for it
         try:
-            head = b"".join(self._head(stream.status, stream.headers, stay=stay))
+            head = b"".join(self._head(stream.status, stream.headers, b"" if stay else _CLOSE))
             return await outlet.send(stream.chunks, head=head, head_only=head_only) and not self._last
         finally:
             self._host.under_way += 1
@@ -313,7 +320,7 @@ class Connection(asyncio.Protocol):
         self._last = True
         self._arriving = False
         if not self.busy:
-            self._write(response, stay=False, head_only=False)
+            self._write(response, _CLOSE, head_only=False)
             self._linger()
         # else: the answers under way go out, then the connection closes; the broken request gets none
 
@@ -322,6 +329,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write_eof()
             self._lingering = self._loop.call_later(LINGER_S, self.close)
+
+    def _is_old(self) -> bool:
+        """Whether the request that is being read is one of HTTP/1.0. Not asked of every request: it takes a while."""
+        return bool(self._parser.get_http_version() == "1.0")
 
     def _body_too_large(self) -> HttpResponse:
         fault: RequestError = PayloadTooLarge(f"the body has more than {self._host.body_max_bytes} bytes")

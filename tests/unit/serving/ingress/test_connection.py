@@ -222,6 +222,30 @@ async def test_a_client_that_wants_it_so_is_hung_up_on_after_its_answer(request_
     assert transport.closed
 
 
+async def test_a_client_of_http_1_0_that_wants_to_stay_is_told_that_it_may() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    old = b"GET /o HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    connection.data_received(old + GET)
+    await settled(20)
+    head = b"HTTP/1.1 200 OK\r\n" + DATE + b"content-type: text/plain\r\nconnection: keep-alive\r\n"
+    assert transport.written == head + b"content-length: 2\r\n\r\n/o" + ok(b"/a b")
+    assert not transport.closed
+    host.closing = True
+    connection.data_received(old)
+    await settled(20)
+    assert transport.written.endswith(ok(b"/o", close=True))
+
+
+async def test_http_1_0_knows_no_100_continue() -> None:
+    connection, transport = connect(FakeHost())
+    connection.data_received(b"POST / HTTP/1.0\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    assert transport.written == b""
+    connection.data_received(b"ok")
+    await settled(20)
+    assert transport.written == ok(b"ok", close=True)
+
+
 async def test_pipelined_requests_are_answered_one_after_the_other_and_reading_waits_for_them() -> None:
     host = FakeHost(slow=True)
     connection, transport = connect(host)

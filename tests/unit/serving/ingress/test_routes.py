@@ -13,6 +13,7 @@ import pytest
 from serving.errors import UnknownRoute
 from serving.ingress import routes
 from serving.ingress.routes import find_target
+from serving.protocol.compression import compress
 from serving.routing.split import lot
 from serving.routing.table import Split
 from tests.fakes import FakeClock
@@ -114,13 +115,14 @@ async def test_a_large_answer_is_compressed_beside_the_loop(
     aside: list[int] = []
 
     async def to_thread(work: Callable[..., Any], *given: Any) -> Any:
-        if work is routes.compress:
+        if work is compress:
             aside.append(len(given[0]))
         return work(*given)
 
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
     monkeypatch.setattr(routes, "COMPRESSED_AT_ONCE_MAX_BYTES", 2000)
     await site.start()
+    plain = b""
     for length in (1500, 2000):
         body = json.dumps({"inputs": [X], "id": "x" * length}).encode()
         response = await site.ask("POST", "/v2/models/m/infer", body, {"Accept-Encoding": "gzip"})

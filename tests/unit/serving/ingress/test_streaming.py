@@ -176,6 +176,14 @@ async def test_who_knows_no_chunks_or_wants_no_more_is_told_the_end_by_the_conne
     assert here.transport.closed
 
 
+async def test_a_client_of_http_1_0_gets_no_chunks_though_it_would_stay() -> None:
+    here = Watched(b"GET /live HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    here.source.say(b"one", b"two", None)
+    await settled(20)
+    assert here.transport.written == HEAD + CLOSE + b"\r\n" + b"onetwo"
+    assert here.transport.closed
+
+
 async def test_head_gets_no_body_and_nothing_is_asked_for() -> None:
     here = Watched(b"HEAD /live HTTP/1.1\r\n\r\n")
     await settled(20)

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from serving.errors import InvalidRequest, PayloadTooLarge
+from serving.protocol.compression import decompress
 from serving.request import inflate as module
 from serving.request.inflate import AT_ONCE_MAX_BYTES, inflate
 
@@ -28,7 +29,6 @@ async def test_it_is_the_whole_body_and_the_loop_is_spared_much(
     monkeypatch: pytest.MonkeyPatch, plain: bytes, beside: bool
 ) -> None:
     threads: list[bool] = []
-    decompress = module.decompress
 
     def noting(body: bytes | memoryview, encoding: str | None, *, max_bytes: int) -> bytes | memoryview:
         threads.append(threading.current_thread() is not threading.main_thread())
