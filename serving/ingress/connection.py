@@ -82,13 +82,14 @@ class Host(Protocol):
 class _Reading:
     """The request that is being read."""
 
-    __slots__ = ("body", "header_bytes", "headers", "in_body", "size_bytes", "url")
+    __slots__ = ("body", "expects", "header_bytes", "headers", "in_body", "size_bytes", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[bytes, bytes] = {}
         self.header_bytes = 0
         self.in_body = False
+        self.expects = False  # its client waits for 100 Continue
         self.body: list[bytes] = []
         self.size_bytes = 0
 
@@ -194,9 +195,9 @@ class Connection(asyncio.Protocol):
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._host.body_max_bytes:
             raise _TooMuch(self._body_too_large())
-        expects = b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._is_old()
-        if expects and self._transport is not None:
-            self._transport.write(_CONTINUE)
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._is_old():
+            self._reading.expects = True
+            self._next()
 
     def on_body(self, body: bytes) -> None:
         reading = self._reading
@@ -239,14 +240,18 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _next(self) -> None:
-        transport = self._transport
-        if self._task is not None or not self._waiting or not self._writable:
+        """Begin to answer the request whose turn it is, or let its client send the rest of it."""
+        transport, reading = self._transport, self._reading
+        if self._task is not None or not self._writable or transport is None or transport.is_closing():
             return
-        if transport is not None and not transport.is_closing():
+        if self._waiting:
             request, keep_alive, old = self._waiting.popleft()
             if len(self._waiting) == PIPELINED_MAX - 1:
                 transport.resume_reading()
             self._task = self._loop.create_task(self._respond(request, keep_alive=keep_alive, old=old))
+        elif reading.expects and self._arriving and not reading.size_bytes:
+            reading.expects = False
+            transport.write(_CONTINUE)
 
     async def _respond(self, request: HttpRequest, *, keep_alive: bool, old: bool) -> None:
         """``old``: the client speaks HTTP/1.0, which has no chunks, and is told that the connection stays."""

@@ -189,6 +189,48 @@ async def test_who_expects_100_continue_gets_it_before_the_body() -> None:
     assert transport.written.endswith(ok(b"ok"))
 
 
+EXPECTING = b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+
+
+async def test_100_continue_waits_for_the_answers_before_it() -> None:
+    host = FakeHost(slow=True)
+    connection, transport = connect(host)
+    connection.data_received(POST + POST + EXPECTING)
+    await settled(20)
+    assert transport.written == b""
+    host.gate.set()
+    await settled(20)
+    assert transport.written == ok(b"hello") * 2 + b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.data_received(b"ok")
+    await settled(20)
+    assert transport.written == ok(b"hello") * 2 + b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"ok")
+
+
+@pytest.mark.parametrize("rest", [b"o", b"ok"])
+async def test_who_did_not_wait_for_100_continue_gets_none_afterwards(rest: bytes) -> None:
+    host = FakeHost(slow=True)
+    connection, transport = connect(host)
+    connection.data_received(POST + EXPECTING + rest)
+    host.gate.set()
+    await settled(20)
+    connection.data_received(b"ok"[len(rest) :])
+    await settled(20)
+    assert transport.written == ok(b"hello") + ok(b"ok")
+
+
+async def test_on_a_connection_that_closes_nobody_is_told_to_go_on() -> None:
+    host = FakeHost(slow=True)
+    connection, transport = connect(host)
+    connection.data_received(POST + EXPECTING)
+    await settled(20)
+    host.closing = True
+    connection.finish()
+    host.gate.set()
+    await settled(20)
+    assert transport.written == ok(b"hello", close=True)
+    assert transport.closed
+
+
 class Unchanged(FakeHost):
     async def answer(self, request: HttpRequest) -> HttpResponse:
         self.requests.append(request)
