@@ -80,9 +80,12 @@ class Host(Protocol):
 
 
 class _Reading:
-    """The request that is being read."""
+    """The request that is being read. ``body`` is its first part, or all of it together if it comes in more.
 
-    __slots__ = ("body", "expects", "header_bytes", "headers", "in_body", "size_bytes", "url")
+    A list of parts would take up a multiple of them if they are small, as chunks may be.
+    """
+
+    __slots__ = ("body", "expects", "header_bytes", "headers", "in_body", "url")
 
     def __init__(self) -> None:
         self.url = b""
@@ -90,8 +93,7 @@ class _Reading:
         self.header_bytes = 0
         self.in_body = False
         self.expects = False  # its client waits for 100 Continue
-        self.body: list[bytes] = []
-        self.size_bytes = 0
+        self.body: bytes | bytearray = b""
 
 
 class _TooMuch(Exception):
@@ -201,16 +203,19 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         reading = self._reading
-        reading.body.append(body)
-        reading.size_bytes += len(body)
-        if reading.size_bytes > self._host.body_max_bytes:
+        if not reading.body:
+            reading.body = body
+        elif isinstance(reading.body, bytearray):
+            reading.body += body
+        else:
+            reading.body = bytearray(reading.body) + body
+        if len(reading.body) > self._host.body_max_bytes:
             raise _TooMuch(self._body_too_large())
 
     def on_message_complete(self) -> None:
         self._arriving = False
         reading = self._reading
-        parts = reading.body
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body, reading.body = bytes(reading.body), b""  # a connection that is idle later on shall keep none
         path = self._host.paths.get(reading.url) or self._path(reading.url)
         request = HttpRequest(self._parser.get_method().decode("ascii"), path, reading.headers, body, reading.url)
         keep_alive = self._parser.should_keep_alive()
@@ -249,7 +254,7 @@ class Connection(asyncio.Protocol):
             if len(self._waiting) == PIPELINED_MAX - 1:
                 transport.resume_reading()
             self._task = self._loop.create_task(self._respond(request, keep_alive=keep_alive, old=old))
-        elif reading.expects and self._arriving and not reading.size_bytes:
+        elif reading.expects and self._arriving and not reading.body:
             reading.expects = False
             transport.write(_CONTINUE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -158,6 +159,25 @@ async def test_a_chunked_body_is_put_together() -> None:
     connection.data_received(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
     await settled(20)
     assert transport.written == ok(b"abcde")
+
+
+async def test_a_body_of_tiny_chunks_takes_up_hardly_more_than_itself() -> None:
+    size = 200_000
+    host = FakeHost()
+    host.body_max_bytes = size
+    connection, _ = connect(host)
+    connection.data_received(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    some = b"1\r\nx\r\n" * 1000
+    tracemalloc.start()
+    try:
+        for _ in range(size // 1000):
+            connection.data_received(some)
+        assert tracemalloc.get_traced_memory()[0] < 2 * size
+    finally:
+        tracemalloc.stop()
+    connection.data_received(b"0\r\n\r\n")
+    await settled(20)
+    assert host.requests[0].body == b"x" * size
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX-One: 1\r\n\r\n2\r\nok\r\n0\r\n"
