@@ -7,7 +7,7 @@ a request falls back at all (``serving.request``), and the strategies, one a fil
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from models.inference import InferenceRequest, Tensors
@@ -82,8 +82,13 @@ class Strategy(Protocol):
 class Chain:
     """Strategies in the order in which they are asked, and how often each answered."""
 
-    def __init__(self, strategies: Sequence[Strategy]) -> None:
+    def __init__(
+        self, strategies: Sequence[Strategy], *, broken: Callable[[str, Exception], object] = lambda _name, _error: None
+    ) -> None:
+        """``broken`` hears of a strategy's defect: of the first of each type that each of them has, by its name."""
         self.strategies = tuple(strategies)
+        self._broken = broken
+        self._defects: set[tuple[str, type[Exception]]] = set()
         self.answered: Counter[str] = Counter()
         self.unusable: Counter[str] = Counter()
 
@@ -103,7 +108,10 @@ class Chain:
                     question = question._replace(suspect=True)
             except Exception as error:  # noqa: BLE001  # a defect of one strategy mustn't keep the next from answering
                 self.unusable[strategy.name] += 1
-                reasons.append(f"{strategy.name}: {type(error).__name__}: {error}")
+                reasons.append(f"{strategy.name}: internal error")
+                if (defect := (strategy.name, type(error))) not in self._defects:
+                    self._defects.add(defect)
+                    self._broken(strategy.name, error)
             else:
                 self.answered[strategy.name] += 1
                 return degraded

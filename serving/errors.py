@@ -23,6 +23,11 @@ class RequestError(Exception):
     def message(self) -> str:
         return str(self.args[0]) if self.args else self.code
 
+    @property
+    def told(self) -> str:
+        """What another error, which its caller will read, may quote of this one."""
+        return self.message
+
 
 # What the caller got wrong. Never counts against a model, never falls back, never reaches a batch.
 
@@ -146,6 +151,10 @@ class Internal(RequestError):
     """A defect of ours. The details go to the log, not to the caller."""
 
     code = "internal"
+
+    @property
+    def told(self) -> str:
+        return "internal error"
 
 
 # What one attempt at one version ran into.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from fallbacks.cached_prediction import CachedPrediction, Remembered
@@ -125,7 +126,8 @@ class Planner:
         signature = manifest.signature
         memory = self._memory(settings, digest)
         admission = known.admission if known is not None else self._admission(settings)
-        chain = Chain([self._strategy(entry, settings, signature, memory) for entry in settings.fallback])
+        strategies = [self._strategy(entry, settings, signature, memory) for entry in settings.fallback]
+        chain = Chain(strategies, broken=partial(_tell_of_defect, settings.name))
         decoder = RequestDecoder(settings.name, signature)
         quality = self.gate(settings, manifest)
         plan = ModelPlan(settings, admission, signature, digest, decoder, chain, memory, quality)
@@ -183,6 +185,12 @@ class Planner:
         return StandIn(served.model, served.version, found.manifest.signature, ask)
 
 
+def _tell_of_defect(model: str, strategy: str, error: Exception) -> None:
+    log.error(
+        "model '%s': a defect in the fallback '%s'; the next such one isn't told", model, strategy, exc_info=error
+    )
+
+
 async def ask_version(served: ServedVersion, question: Question, admission: Admission | None) -> Tensors:
     """A version's answer to another's question. Raises ``Unusable``."""
     permit: Permit | None = None
@@ -197,7 +205,7 @@ async def ask_version(served: ServedVersion, question: Question, admission: Admi
         )
         return await served.attempts.answer(exchange)
     except RequestError as error:
-        raise Unusable(error.message, by_input=failure_of(error).by_input) from None
+        raise Unusable(error.told, by_input=failure_of(error).by_input) from None
     finally:
         if permit is not None:
             permit.ignored()

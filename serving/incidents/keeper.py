@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 
 from models.inference import Tensor, Tensors
 from serving.clock import Clock
+from serving.errors import InvalidRequest
 from serving.held import kept as without_others
 from serving.incidents.incident import (
     REDACTED,
@@ -38,6 +40,7 @@ from serving.incidents.incident import (
 from serving.incidents.redaction import Redaction
 from serving.incidents.store import IncidentStore, Row, StoreUnreadable
 from serving.offload import Limits, Offload
+from serving.protocol.decode import parse_json_length
 from serving.request.pipeline import CANCELLED, Ended, Hear, InferCall
 from serving.settings import IncidentSettings
 
@@ -176,9 +179,11 @@ class Keeper:
         facts = facts_of(ended, failure, wall=self._wall(), rollout=rollout, quoting=quoting)
         inputs, in_bytes = without_others(() if ended.request is None else ended.request.inputs)
         outputs, out_bytes = without_others(answer_of(ended))
-        body = ended.call.body if ended.request is None and ended.key[0] else None
+        call = ended.call
+        unread = ended.request is None and ended.key[0] and call.content_encoding is None
+        body = call.body if unread else None
         size = in_bytes + out_bytes + (0 if body is None else len(body)) + _OVERHEAD_BYTES
-        taken = _Taken(facts, inputs, outputs, body, ended.call.json_length, privacy.redact, hashed=True)
+        taken = _Taken(facts, inputs, outputs, body, _json_length(call), privacy.redact, hashed=True)
         if self._offload.put(taken, size):
             return True
         shapes = taken._replace(inputs=_hollow(inputs), outputs=_hollow(outputs), body=None, hashed=False)
@@ -245,6 +250,13 @@ class Keeper:
         if len(raw) > self._settings.max_tensors_bytes:
             return KeptBody(size_bytes=len(raw), sha256=digest, left_out=TOO_LARGE)
         return KeptBody(size_bytes=len(raw), json_length=item.json_length, raw=raw, sha256=digest)
+
+
+def _json_length(call: InferCall) -> int | None:
+    """What the header says, if it is a number."""
+    with suppress(InvalidRequest):
+        return None if call.json_length is None else parse_json_length(call.json_length)
+    return None
 
 
 class _Rates:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.errors import InvalidRequest, PayloadTooLarge
 from serving.ingress.http import HttpRequest, HttpResponse, HttpStream, Response, json_response
@@ -19,6 +19,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+B = TypeVar("B", bytes, bytearray)
 
 
 class AsgiApp:
@@ -69,19 +70,17 @@ class AsgiApp:
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
             return self._checked(body)
-        parts = [body]
-        size = len(body)
+        whole = bytearray(body)
         while message.get("more_body", False):
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self._body_max_bytes:
+            whole += message.get("body", b"")
+            if len(whole) > self._body_max_bytes:
                 break
-        return self._checked(b"".join(parts))
+        return bytes(self._checked(whole))
 
-    def _checked(self, body: bytes) -> bytes:
+    def _checked(self, body: B) -> B:
         if len(body) > self._body_max_bytes:
             raise PayloadTooLarge(f"the body has more than {self._body_max_bytes} bytes")
         return body

@@ -34,11 +34,14 @@ LINGER_S: Final = 10.0
 connection, and the client, still sending, would never see the answer (RFC 9112, 9.6)."""
 REMEMBERED_MAX_BYTES: Final = 256
 _URLS_MAX: Final = 1024
+_AROUND_HEADER_BYTES: Final = len(": \r\n")
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
 }
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 
 Answer = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -77,16 +80,20 @@ class Host(Protocol):
 
 
 class _Reading:
-    """The request that is being read."""
+    """The request that is being read. ``body`` is its first part, or all of it together if it comes in more.
 
-    __slots__ = ("body", "header_bytes", "headers", "size_bytes", "url")
+    A list of parts would take up a multiple of them if they are small, as chunks may be.
+    """
+
+    __slots__ = ("body", "expects", "header_bytes", "headers", "in_body", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[bytes, bytes] = {}
         self.header_bytes = 0
-        self.body: list[bytes] = []
-        self.size_bytes = 0
+        self.in_body = False
+        self.expects = False  # its client waits for 100 Continue
+        self.body: bytes | bytearray = b""
 
 
 class _TooMuch(Exception):
@@ -106,12 +113,13 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._reading = _Reading()
-        self._waiting: deque[tuple[HttpRequest, bool]] = deque()
+        self._waiting: deque[tuple[HttpRequest, bool, bool]] = deque()  # with what ``_respond`` wants to know
         self._task: asyncio.Task[None] | None = None
         self._outlet: Outlet | None = None
         self._writable = True
         self._lingering: asyncio.TimerHandle | None = None
-        self._last = False  # the answer under way, or the next one, is the connection's last
+        self._arriving = False  # a request has begun to come, and isn't whole yet
+        self._last = False  # no request but one that is arriving is taken any more; the last answer ends the connection
         self.quiet_since = self._loop.time()
 
     # asyncio.Protocol
@@ -131,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._host.busy_poll.woken()
-        if self._last:
+        if self._last and not self._arriving:
             return
         try:
             self._parser.feed_data(data)
@@ -144,6 +152,8 @@ class Connection(asyncio.Protocol):
             self._refuse(fault.response)
         except httptools.HttpParserError as error:
             self._refuse(HttpResponse(400, [_JSON], error_body(f"this isn't HTTP/1.1: {error}")))
+        if self._arriving:
+            self.quiet_since = self._loop.time()
 
     def eof_received(self) -> bool:
         return False
@@ -161,6 +171,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._reading = _Reading()
+        self._arriving = True
 
     def on_url(self, url: bytes) -> None:
         reading = self._reading
@@ -170,36 +181,46 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         reading = self._reading
+        reading.header_bytes += len(name) + len(value) + _AROUND_HEADER_BYTES
+        if reading.header_bytes > HEADERS_MAX_BYTES:
+            raise _TooMuch(_headers_too_large())
+        if reading.in_body:
+            return  # a trailer: it comes too late to say anything of the request (RFC 9110, 6.5.1)
         name = name.lower()
         if name in reading.headers:
             value = reading.headers[name] + b", " + value
         reading.headers[name] = value
-        reading.header_bytes += len(name) + len(value)
-        if reading.header_bytes > HEADERS_MAX_BYTES:
-            raise _TooMuch(_headers_too_large())
 
     def on_headers_complete(self) -> None:
+        self._reading.in_body = True
         headers = self._reading.headers
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._host.body_max_bytes:
             raise _TooMuch(self._body_too_large())
-        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._transport is not None:
-            self._transport.write(_CONTINUE)
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._is_old():
+            self._reading.expects = True
+            self._next()
 
     def on_body(self, body: bytes) -> None:
         reading = self._reading
-        reading.body.append(body)
-        reading.size_bytes += len(body)
-        if reading.size_bytes > self._host.body_max_bytes:
+        if not reading.body:
+            reading.body = body
+        elif isinstance(reading.body, bytearray):
+            reading.body += body
+        else:
+            reading.body = bytearray(reading.body) + body
+        if len(reading.body) > self._host.body_max_bytes:
             raise _TooMuch(self._body_too_large())
 
     def on_message_complete(self) -> None:
+        self._arriving = False
         reading = self._reading
-        parts = reading.body
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body, reading.body = bytes(reading.body), b""  # a connection that is idle later on shall keep none
         path = self._host.paths.get(reading.url) or self._path(reading.url)
         request = HttpRequest(self._parser.get_method().decode("ascii"), path, reading.headers, body, reading.url)
-        self._waiting.append((request, self._parser.should_keep_alive()))
+        keep_alive = self._parser.should_keep_alive()
+        old = keep_alive and b"connection" in reading.headers and self._is_old()  # without it HTTP/1.0 isn't kept alive
+        self._waiting.append((request, keep_alive, old))
         if len(self._waiting) >= PIPELINED_MAX and self._transport is not None:
             self._transport.pause_reading()
         self._next()
@@ -208,15 +229,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered or waits for it."""
+        """Whether a request is being answered or waits for it; not while one is still arriving."""
         return self._task is not None or bool(self._waiting)
 
     def finish(self) -> None:
-        """Close once the request under way, if any, is answered. A stream has no end of its own, so it ends now."""
+        """Close once the request under way or arriving, if any, is answered. A stream has no end, so it ends now."""
         self._last = True
         if self._outlet is not None:
             self._outlet.end()
-        if not self.busy:
+        if not self.busy and not self._arriving:
             self.close()
 
     def close(self) -> None:
@@ -224,21 +245,30 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _next(self) -> None:
-        if self._task is None and self._writable and self._waiting:
-            request, keep_alive = self._waiting.popleft()
-            if len(self._waiting) == PIPELINED_MAX - 1 and self._transport is not None:
-                self._transport.resume_reading()
-            self._host.under_way += 1
-            self._task = self._loop.create_task(self._respond(request, keep_alive))
+        """Begin to answer the request whose turn it is, or let its client send the rest of it."""
+        transport, reading = self._transport, self._reading
+        if self._task is not None or not self._writable or transport is None or transport.is_closing():
+            return
+        if self._waiting:
+            request, keep_alive, old = self._waiting.popleft()
+            if len(self._waiting) == PIPELINED_MAX - 1:
+                transport.resume_reading()
+            self._task = self._loop.create_task(self._respond(request, keep_alive=keep_alive, old=old))
+        elif reading.expects and self._arriving and not reading.body:
+            reading.expects = False
+            transport.write(_CONTINUE)
 
-    async def _respond(self, request: HttpRequest, keep_alive: bool) -> None:
+    async def _respond(self, request: HttpRequest, *, keep_alive: bool, old: bool) -> None:
+        """``old``: the client speaks HTTP/1.0, which has no chunks, and is told that the connection stays."""
+        self._host.under_way += 1  # not by who starts the task, which may be cancelled before it takes a step
         try:
             response = await self._host.answer(request)
             stay = keep_alive and not self._host.closing and not (self._last and not self._waiting)
             if isinstance(response, HttpStream):
-                stay = await self._stream(response, stay=stay, head_only=request.method == "HEAD")
+                stay = await self._stream(response, stay=stay and not old, head_only=request.method == "HEAD")
             else:
-                self._write(response, stay=stay, head_only=request.method == "HEAD")
+                connection = _CLOSE if not stay else _KEEP_ALIVE if old else b""
+                self._write(response, connection, head_only=request.method == "HEAD")
             if not stay:
                 self._last = True
                 self._waiting.clear()
@@ -251,11 +281,11 @@ class Connection(asyncio.Protocol):
             self.quiet_since = self._loop.time()
         self._next()
 
-    def _write(self, response: HttpResponse, *, stay: bool, head_only: bool) -> None:
+    def _write(self, response: HttpResponse, connection: bytes, *, head_only: bool) -> None:
         if self._transport is None:
             return
         body = response.body
-        parts = self._head(response.status, response.headers, stay=stay)
+        parts = self._head(response.status, response.headers, connection)
         if response.status == 304:  # its length would be that of what isn't sent
             parts.append(b"\r\n")
         else:
@@ -269,13 +299,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(parts))
             self._transport.write(body)
 
-    def _head(self, status: int, headers: list[Header], *, stay: bool) -> list[bytes]:
-        """Everything up to what says where the body ends."""
+    def _head(self, status: int, headers: list[Header], connection: bytes) -> list[bytes]:
+        """Everything up to what says where the body ends; ``connection`` is the header of that name or nothing."""
         parts = [_STATUS_LINES[status], self._host.date_header]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
-        if not stay:
-            parts.append(b"connection: close\r\n")
+        if connection:
+            parts.append(connection)
         return parts
 
     async def _stream(self, stream: HttpStream, *, stay: bool, head_only: bool) -> bool:
@@ -289,7 +319,7 @@ class Connection(asyncio.Protocol):
             outlet.end()
         self._host.under_way -= 1  # to be watched is no work: neither autoscaling nor a drain waits for it
         try:
-            head = b"".join(self._head(stream.status, stream.headers, stay=stay))
+            head = b"".join(self._head(stream.status, stream.headers, b"" if stay else _CLOSE))
             return await outlet.send(stream.chunks, head=head, head_only=head_only) and not self._last
         finally:
             self._host.under_way += 1
@@ -298,8 +328,9 @@ class Connection(asyncio.Protocol):
     def _refuse(self, response: HttpResponse) -> None:
         """Answer a request that can't be read to its end, after those before it, and close."""
         self._last = True
+        self._arriving = False
         if not self.busy:
-            self._write(response, stay=False, head_only=False)
+            self._write(response, _CLOSE, head_only=False)
             self._linger()
         # else: the answers under way go out, then the connection closes; the broken request gets none
 
@@ -308,6 +339,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write_eof()
             self._lingering = self._loop.call_later(LINGER_S, self.close)
+
+    def _is_old(self) -> bool:
+        """Whether the request that is being read is one of HTTP/1.0. Not asked of every request: it takes a while."""
+        return bool(self._parser.get_http_version() == "1.0")
 
     def _body_too_large(self) -> HttpResponse:
         fault: RequestError = PayloadTooLarge(f"the body has more than {self._host.body_max_bytes} bytes")

@@ -84,12 +84,13 @@ def build_routes(
         status=lambda: gateway_status(gateway, cache=cache, clock=clock, incidents=incidents),
     )
     observers = [observer for observer in (lines, incidents, traces) if observer is not None]
-    pipeline = Pipeline(gateway, recorder, clock=clock, observer=Observers(observers))
+    pipeline = Pipeline(
+        gateway, recorder, clock=clock, observer=Observers(observers), body_max_bytes=settings.http.body_max_bytes
+    )
     routes = Routes(
         pipeline,
         information,
         doors,
-        body_max_bytes=settings.http.body_max_bytes,
         contexts=request_contexts(settings, traces, clock=clock, random=random.random, random_bits=random.getrandbits),
     )
     return Front(routes, flush)

@@ -6,15 +6,16 @@ Not here: the life of an inference request (``serving.request.pipeline``), bodie
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from serving.errors import InvalidRequest, MethodNotAllowed, RequestError, UnknownRoute
+from serving.errors import MethodNotAllowed, RequestError, UnknownRoute
 from serving.ingress.http import JSON_TYPE, Header, HttpRequest, HttpResponse, Response
 from serving.ingress.information import Information
 from serving.log_lines import fields
-from serving.protocol.compression import compress, decompress
+from serving.protocol.compression import compress
 from serving.protocol.status import error_response
 from serving.request.deadline import TIMEOUT_HEADER
 from serving.request.pipeline import Given, InferCall, Origin, Pipeline
@@ -23,6 +24,9 @@ from serving.request.sticky import STICKY_HEADER
 from serving.tracing.context import RequestContext, RequestContexts
 
 log = logging.getLogger("holdfast.http")
+
+COMPRESSED_AT_ONCE_MAX_BYTES: Final = 64 << 10
+"""A larger answer is compressed in a thread: it takes a millisecond for each 64 KiB, and others wait."""
 
 _PATHS_MAX: Final = 1024
 REMEMBERED_MAX_CHARACTERS: Final = 256
@@ -108,14 +112,12 @@ class Routes:
         information: Information,
         doors: Sequence[Door] = (),
         *,
-        body_max_bytes: int,
         contexts: RequestContexts,
     ) -> None:
         self._pipeline = pipeline
         self._contexts = contexts
         self._information = information
         self._doors = tuple(doors)
-        self._body_max_bytes = body_max_bytes
         self._targets: dict[str, Target] = {}
         self._version_headers: dict[tuple[str, str], Header] = {}
         self._endpoints: dict[str, Callable[[HttpRequest, Target], Awaitable[Response]]] = {}
@@ -159,21 +161,19 @@ class Routes:
 
     async def _infer(self, request: HttpRequest, target: Target, context: RequestContext) -> HttpResponse:
         headers = request.headers
-        body: bytes | memoryview = request.body
-        if (encoding := headers.get(b"content-encoding")) is not None:
-            body = decompress(body, encoding.decode("latin-1"), max_bytes=self._body_max_bytes)
-        length = headers.get(_LENGTH)
+        length, encoding = headers.get(_LENGTH), headers.get(b"content-encoding")
         timeout, priority = headers.get(_TIMEOUT), headers.get(_PRIORITY)
         reply = await self._pipeline.infer(
             InferCall(
                 target.model,
                 target.version,
-                body,
-                None if length is None else _json_length(length),
+                request.body,
+                None if length is None else length.decode("latin-1"),
                 None if timeout is None else timeout.decode("latin-1"),
                 None if priority is None else priority.decode("latin-1"),
                 headers.get(_STICKY),
                 context,
+                None if encoding is None else encoding.decode("latin-1"),
             )
         )
         encoded, json_length = reply.body
@@ -187,7 +187,10 @@ class Routes:
             response_headers.append(_BINARY_TYPE)
             response_headers.append((_LENGTH, b"%d" % json_length))
         if (accepted := headers.get(b"accept-encoding")) is not None:
-            encoded, chosen = compress(encoded, accepted.decode("latin-1"))
+            if len(encoded) <= COMPRESSED_AT_ONCE_MAX_BYTES:
+                encoded, chosen = compress(encoded, accepted.decode("latin-1"))
+            else:
+                encoded, chosen = await asyncio.to_thread(compress, encoded, accepted.decode("latin-1"))
             if chosen is not None:
                 response_headers.append((b"content-encoding", chosen.encode()))
         return HttpResponse(200, response_headers, encoded)
@@ -218,10 +221,3 @@ def origin_headers(origin: Origin) -> list[Header]:
 
 def _fields(context: RequestContext | None) -> dict[str, dict[str, object]]:
     return {} if context is None else fields(request_id=context.request_id, trace_id=context.trace_id)
-
-
-def _json_length(raw: bytes) -> int:
-    text = raw.decode("latin-1").strip()
-    if not text.isascii() or not text.isdecimal() or len(text) > 12:
-        raise InvalidRequest(f"header Inference-Header-Content-Length: '{text[:32]}' isn't a number of bytes")
-    return int(text)

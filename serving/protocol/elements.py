@@ -1,8 +1,8 @@
 """The elements of one input, from JSON or from raw bytes, as an array of the datatype the model takes.
 
 A JSON array of the right length and of nothing but right numbers is read by a typed decoder and packed in C, which
-checks each value's range. Anything else is looked at value by value, for an answer or for an error that names the
-element. Not here: whether the shape is one that the model takes (``decode``).
+checks each value's range. Anything else goes through the standard library's reader, for an answer or for an error that
+names the element. Not here: whether the shape is one that the model takes (``decode``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import chain
 from types import GenericAlias
 from typing import Any, Final
@@ -112,7 +111,7 @@ class ElementReader:
         if len(level) != shape[0]:
             return None
         for size in shape[1:]:
-            if any(len(inner) != size for inner in level):
+            if not {size}.issuperset(map(len, level)):
                 return None
             level = list(chain.from_iterable(level))
         return level
@@ -128,51 +127,69 @@ class ElementReader:
     def _careful(self, data: Any, *, shape: list[int], count: int, path: str) -> Array:
         if not isinstance(data, list):
             raise InvalidRequest(f"{path}: expected an array, got {kind_of(data)}")
-        nested = self._rank > 1 and any(type(value) is list for value in data)
+        nested = self._rank > 1 and list in map(type, data)
         values = _unnested(data, shape, path) if nested else data
-        if len(values) == count and self._allowed.issuperset(map(type, values)):
-            with suppress(struct.error, OverflowError):
-                array = self._packed(values, shape)
-                if self._kind != "float" or not np.isinf(array).any():
-                    return array
-        for position, value in enumerate(values):
-            fault = self._fault(value)
-            if fault is not None:
-                raise InvalidRequest(f"{path}{_subscript(position, shape if nested else ())}: {fault}")
         if len(values) != count:
             raise InvalidRequest(f"{path}: {len(values)} elements where shape {show(shape)} needs {count}")
-        return self._packed(values, shape)
+        array = self._array(values)
+        if array is None:
+            position = self._first_wrong(values)
+            subscript = _subscript(position, shape if nested else ())
+            raise InvalidRequest(f"{path}{subscript}: {self._fault(values[position])}")
+        return array.reshape(shape)
 
-    def _fault(self, value: object) -> str | None:
-        """What keeps a JSON value from being an element, or None."""
+    def _array(self, values: list[Any]) -> Array | None:
+        """The values as a flat array, or None if one of them isn't an element."""
+        if not self._allowed.issuperset(map(type, values)):
+            return None
+        try:
+            array = self._packed(values, (len(values),))
+        except (struct.error, OverflowError):
+            return None
+        if self._kind == "float" and any(_overflown(values[at]) for at in np.flatnonzero(np.isinf(array)).tolist()):
+            return None
+        return array
+
+    def _first_wrong(self, values: list[Any]) -> int:
+        """The position of the first value that isn't an element; there is one.
+
+        By halves, which go to C whole: looking at them one by one takes seconds for what a request may hold.
+        """
+        start, end = 0, len(values)
+        while end - start > 1:
+            middle = (start + end) // 2
+            if self._array(values[start:middle]) is None:
+                end = middle
+            else:
+                start = middle
+        return start
+
+    def _fault(self, value: object) -> str:
+        """What keeps a JSON value from being an element."""
         if type(value) not in self._allowed:
             return f"expected {self._expected}, got {kind_of(value)}"
-        overflown = (
-            isinstance(value, float) and math.isinf(value) and value is not INFINITY and value is not NEGATIVE_INFINITY
-        )
-        if overflown:
+        if _overflown(value):
             return f"a number out of range for {self._name}"
-        if self._format:
-            try:
-                struct.pack(f"<{self._format}", value)
-            except (struct.error, OverflowError):
-                return f"{show(value)} is out of range for {self._name}"
-        return None
+        return f"{show(value)} is out of range for {self._name}"
+
+
+def _overflown(value: object) -> bool:
+    """Whether it is a finite literal that no 64-bit float can hold."""
+    return isinstance(value, float) and math.isinf(value) and value is not INFINITY and value is not NEGATIVE_INFINITY
 
 
 def _unnested(data: list[Any], shape: list[int], path: str) -> list[Any]:
     """The elements of an array nested as ``shape`` is, in row-major order."""
-    size, inner = shape[0], shape[1:]
-    if len(data) != size:
-        raise InvalidRequest(f"{path}: {len(data)} entries where the shape has {size}")
-    if not inner:
-        return data
-    values: list[Any] = []
-    for index, entry in enumerate(data):
-        if not isinstance(entry, list):
-            raise InvalidRequest(f"{path}[{index}]: expected an array, got {kind_of(entry)}")
-        values += _unnested(entry, inner, f"{path}[{index}]")
-    return values
+    level: list[Any] = [data]
+    for depth, size in enumerate(shape):
+        if not ({list}.issuperset(map(type, level)) and {size}.issuperset(map(len, level))):
+            position = next(at for at, entry in enumerate(level) if type(entry) is not list or len(entry) != size)
+            entry, where = level[position], path + _subscript(position, shape[:depth]) if depth else path
+            if type(entry) is not list:
+                raise InvalidRequest(f"{where}: expected an array, got {kind_of(entry)}")
+            raise InvalidRequest(f"{where}: {len(entry)} entries where the shape has {size}")
+        level = list(chain.from_iterable(level))
+    return level
 
 
 def _subscript(position: int, shape: Sequence[int]) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from fallbacks.chain import Chain, Exhausted, Question
 from models.inference import InferenceRequest, InferenceResponse, Tensors
+from serving import garbage
 from serving.clock import Clock
 from serving.errors import (
     AttemptTimeout,
@@ -29,13 +31,14 @@ from serving.errors import (
     ReplicaUnavailable,
     RequestError,
 )
-from serving.protocol.decode import RequestDecoder
+from serving.protocol.decode import RequestDecoder, parse_json_length
 from serving.protocol.encode import EncodedBody, encode_infer
 from serving.request.admission import Admission, Permit
 from serving.request.attempts import Attempts, Exchange
 from serving.request.canary import Throws
 from serving.request.deadline import budget_s
 from serving.request.failures import failure_of
+from serving.request.inflate import inflate
 from serving.request.lane import Lane
 from serving.request.memory import Memory
 from serving.request.priority import priority_of
@@ -50,21 +53,26 @@ DEGRADED: Final = "degraded"
 CANCELLED: Final = "cancelled"
 NO_VERSION: Final = ("", "")
 
+DECODED_AT_ONCE_MAX_BYTES: Final = 1 << 20
+"""A larger body is decoded in a thread: the JSON of one that is as large as may be takes seconds, and others wait."""
+
 
 class InferCall(NamedTuple):
-    """An inference request as it arrived; three are headers of it, ``timeout`` in microseconds.
+    """An inference request as it arrived; five are headers of it, ``timeout`` in microseconds.
 
-    ``context`` is what it is known by, None of a request that nobody will look for.
+    ``content_encoding`` is None if ``body`` is the plain one, also when it has been inflated. ``context`` is what the
+    request is known by, None of one that nobody will look for.
     """
 
     model: str
     version: str | None
     body: bytes | memoryview
-    json_length: int | None = None
+    json_length: str | None = None
     timeout: str | None = None
     priority: str | None = None
     sticky_key: bytes | None = None
     context: RequestContext | None = None
+    content_encoding: str | None = None
 
 
 class ServedVersion(NamedTuple):
@@ -209,11 +217,22 @@ class Reply(NamedTuple):
 class Pipeline:
     """Answers inference calls with what it was given: a router, a recorder, a clock, perhaps an observer."""
 
-    def __init__(self, router: Router, recorder: Recorder, *, clock: Clock, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        router: Router,
+        recorder: Recorder,
+        *,
+        clock: Clock,
+        observer: Observer | None = None,
+        body_max_bytes: int = 64 << 20,
+    ) -> None:
+        """``body_max_bytes`` bounds what a body is inflated to."""
         self._router = router
+        self._body_max_bytes = body_max_bytes
         self._recorder = recorder
         self._monotonic = clock.monotonic
         self._observer = observer
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")  # starts with the first large body
 
     async def infer(self, call: InferCall) -> Reply:
         """Raises a ``RequestError`` when there is no good answer."""
@@ -226,7 +245,12 @@ class Pipeline:
         try:
             plan = self._router.route(call.model, call.version)
             key = plan.key
-            request = plan.decoder.decode(call.body, json_length=call.json_length, version=call.version)
+            call = call if call.content_encoding is None else await self._inflated(call)
+            request = (
+                plan.decoder.decode(call.body, json_length=_json_length(call), version=call.version)
+                if len(call.body) <= DECODED_AT_ONCE_MAX_BYTES
+                else await asyncio.get_running_loop().run_in_executor(self._decoding, _decode, plan.decoder, call)
+            )
             if context is not None and request.id:
                 context.adopt(request.id)
             if trace is not None:
@@ -250,8 +274,7 @@ class Pipeline:
             if trace is not None:
                 trace.answered()
             body = encode_infer(_response(given, request), request)
-            origin = given.origin
-            outcome = OK if origin is None or origin.reason is None else DEGRADED
+            outcome = OK if (origin := given.origin) is None or origin.reason is None else DEGRADED
             return Reply(body, given)
         except RequestError as error:
             outcome, failure = error.code, error
@@ -267,6 +290,10 @@ class Pipeline:
                 name = _name_of(context, request)
                 hear(Ended(call, key, outcome, seconds, origin, exchange, request, given, failure, name, doubts))
             failure = None  # else the error would keep this frame, and this frame the error
+
+    async def _inflated(self, call: InferCall) -> InferCall:
+        body = await inflate(call.body, call.content_encoding or "", max_bytes=self._body_max_bytes)
+        return call._replace(body=body, content_encoding=None)
 
     def _hear(self, call: InferCall, outcome: str, doubts: str, exchange: Exchange | None) -> Hear | None:
         """Who is told how the request ended, if anyone."""
@@ -336,6 +363,16 @@ class Pipeline:
         return None if plan_now.served is plan.served or plan_now.decoder is not plan.decoder else plan_now.served
 
 
+def _decode(decoder: RequestDecoder, call: InferCall) -> InferenceRequest:
+    """In a thread, the only one that does so."""
+    with garbage.paused():
+        return decoder.decode(call.body, json_length=_json_length(call), version=call.version)
+
+
+def _json_length(call: InferCall) -> int | None:
+    return None if call.json_length is None else parse_json_length(call.json_length)
+
+
 def _name_of(context: RequestContext | None, request: InferenceRequest | None) -> str:
     """What the request is known by; empty if it gave itself no id and got none."""
     if context is not None:
@@ -390,7 +427,7 @@ async def fall_back(plan: Plan, exchange: Exchange, error: RequestError) -> Give
     except Exhausted as exhausted:
         if shed:
             raise error from None  # with its word on when to come back
-        raise NoAnswer(f"{error.message}; {exhausted}", retry_after_s=error.retry_after_s) from None
+        raise NoAnswer(f"{error.told}; {exhausted}", retry_after_s=error.retry_after_s) from None
     return Given(found.outputs, found.model, found.version, Origin(found.kind, error.code, found.age_s, found.where))
 
 

@@ -97,6 +97,9 @@ class Client:
         else:
             self._done.set()
 
+    def is_closing(self) -> bool:
+        return False
+
     def send(self) -> None:
         assert self.connection is not None
         self.connection.data_received(REQUEST)
@@ -164,7 +167,7 @@ def routes_to(lane: Lane, contexts: RequestContexts, observer: Observer | None =
     plan = OnePlan(plan_of(lane, clock))
     pipeline = Pipeline(plan, RequestRecorder(LATENCY_BUCKETS_S), clock=clock, observer=observer)
     information: Any = None
-    return Routes(pipeline, information, body_max_bytes=1 << 20, contexts=contexts)
+    return Routes(pipeline, information, contexts=contexts)
 
 
 async def cpu_us(routes: Routes, connections: int, requests: int) -> float:

@@ -61,7 +61,7 @@ class Bare:
         self._decoder = RequestDecoder("mlp", SIGNATURE)
 
     async def infer(self, call: InferCall) -> Reply:
-        request = self._decoder.decode(call.body, json_length=call.json_length, version=call.version)
+        request = self._decoder.decode(call.body, version=call.version)
         outputs = await self._lane.submit(request, math.inf).answer
         given = Given(outputs, "mlp", "v1")
         return Reply(encode_infer(_response(given, request), request), given)

@@ -53,8 +53,19 @@ async def test_a_strategy_that_breaks_does_not_keep_the_next_from_answering(cloc
 
     chain = Chain([Broken("a"), Scripted("b")])
     assert (await chain.answer(ASKED)).model == "b"
-    with pytest.raises(Exhausted, match="a: OSError: the disk is gone"):
-        await Chain([Broken("a")]).answer(ASKED)
+
+
+async def test_a_defect_is_told_of_once_but_not_to_the_caller(clock: FakeClock) -> None:
+    class Broken(Scripted):
+        async def answer(self, question: Question) -> Degraded:
+            raise OSError("the disk is gone")
+
+    told: list[str] = []
+    chain = Chain([Broken("a"), Broken("b")], broken=lambda name, error: told.append(f"{name}: {error!r}"))
+    for _ in range(2):
+        with pytest.raises(Exhausted, match=r"^a: internal error; b: internal error$"):
+            await chain.answer(ASKED)
+    assert told == ["a: OSError('the disk is gone')", "b: OSError('the disk is gone')"]
 
 
 async def test_what_may_be_the_questions_own_doing_is_told_to_those_behind(clock: FakeClock) -> None:

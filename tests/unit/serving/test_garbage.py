@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from serving.garbage import YOUNG, settle
+from serving.garbage import YOUNG, paused, settle
 
 
 class Node:
@@ -45,3 +46,20 @@ def test_cycles_that_come_later_go_without_being_asked_to() -> None:
     kept: list[list[int]] = [[] for _ in range(2 * YOUNG)]
     assert later() is None
     assert kept
+
+
+def test_a_pause_ends_also_with_an_error() -> None:
+    with suppress(ZeroDivisionError), paused():
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled()
+
+
+def test_what_was_off_before_a_pause_stays_off() -> None:
+    gc.disable()
+    try:
+        with paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -105,6 +105,19 @@ async def test_a_version_that_can_not_be_reached_is_stood_in_for_by_another(cloc
     await site.gateway.close()
 
 
+async def test_a_defect_in_a_chain_is_logged(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(clock, tmp_path, STATIC)
+    await site.serve()
+    vars(site.gateway.planner.models["m"].chain.strategies[0]).clear()
+    with pytest.raises(NoAnswer, match=r"static: internal error$"):
+        await site.ask()
+    assert "model 'm': a defect in the fallback 'static'" in caplog.text
+    assert "AttributeError" in caplog.text
+    await site.gateway.close()
+
+
 async def test_a_version_that_leaves_the_table_takes_no_request_with_it(clock: FakeClock, tmp_path: Path) -> None:
     site = Site(clock, tmp_path)
     await site.serve("m@v1", "m@v2")

@@ -108,7 +108,7 @@ def test_what_went_well_or_was_the_callers_own_doing_is_not_kept(kept: MakeKept,
 
 def test_a_callers_own_mistake_is_kept_with_its_bytes_if_the_settings_say_so(kept: MakeKept) -> None:
     here = kept(caller_errors=True)
-    bad = ended(InvalidRequest("bad"), request=None, exchange=None, call=InferCall("m", None, b'{"inputs": 7}', 5))
+    bad = ended(InvalidRequest("bad"), request=None, exchange=None, call=InferCall("m", None, b'{"inputs": 7}', "5"))
     here.keeper.ended(bad)
     body = only(here).body
     assert body is not None

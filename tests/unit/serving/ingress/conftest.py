@@ -26,6 +26,7 @@ from serving.routing.table import EMPTY
 from serving.settings import HttpSettings, Settings
 from serving.tracing.context import RequestContexts
 from tests.fakes import FakeClock, FakeLink, publish_version
+from tests.unit.serving.request.test_pipeline import Seen
 
 BODY_MAX = 4096
 
@@ -112,6 +113,7 @@ class Site:
         self.registry = Registry(folder)
         self.links: dict[str, FakeLink] = {}
         self.recorder = RequestRecorder((1.0,))
+        self.seen = Seen()
         self.control = FakeControl()
         self._clock = clock
         models = (ModelSettings(name="m", versions=("v1", "v2"), max_batch_rows=32),)
@@ -131,7 +133,7 @@ class Site:
             self.gateway, version="1.2.3", list_versions=self.registry.versions, render_metrics=self._metrics
         )
         self.routes = Routes(
-            Pipeline(self.gateway, self.recorder, clock=clock),
+            Pipeline(self.gateway, self.recorder, clock=clock, observer=self.seen, body_max_bytes=BODY_MAX),
             information,
             [
                 AdminRoutes(
@@ -144,7 +146,6 @@ class Site:
                     incidents=incidents,
                 )
             ],
-            body_max_bytes=BODY_MAX,
             contexts=RequestContexts("gw"),
         )
         self.app = AsgiApp(body_max_bytes=BODY_MAX, routes=self.routes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -30,6 +31,9 @@ class FakeTransport(asyncio.Transport):
         self.closed = False
         self.ended = False
         self.paused = False
+
+    def is_closing(self) -> bool:
+        return self.closed
 
     def write(self, data: Any) -> None:
         assert not self.closed
@@ -114,6 +118,25 @@ async def test_paths_are_decoded_without_their_query_and_repeated_headers_joined
     assert transport.written == ok(b"/a b")
 
 
+async def test_a_header_that_is_repeated_counts_once_for_each_time() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    line = b"X-Forwarded-For: " + b"10.0.0.1, " * 10 + b"\r\n"
+    times = HEADERS_MAX_BYTES // len(line)
+    connection.data_received(b"GET / HTTP/1.1\r\n" + line * times + b"\r\n")
+    await settled(20)
+    assert len(host.requests[0].headers[b"x-forwarded-for"].split(b", 10.")) == 10 * times
+    assert transport.written == ok(b"/")
+
+
+async def test_headers_count_with_what_is_around_them() -> None:
+    """Else a hundred thousand empty ones would fit."""
+    connection, transport = connect(FakeHost())
+    connection.data_received(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (HEADERS_MAX_BYTES // 5 + 1) + b"\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 431 ")
+    connection.connection_lost(None)
+
+
 @given(st.lists(st.integers(1, 30), max_size=20))
 def test_requests_may_come_cut_anywhere_and_many_at_once(cuts: list[int]) -> None:
     async def play() -> bytes:
@@ -138,6 +161,45 @@ async def test_a_chunked_body_is_put_together() -> None:
     assert transport.written == ok(b"abcde")
 
 
+async def test_a_body_of_tiny_chunks_takes_up_hardly_more_than_itself() -> None:
+    size = 200_000
+    host = FakeHost()
+    host.body_max_bytes = size
+    connection, _ = connect(host)
+    connection.data_received(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    some = b"1\r\nx\r\n" * 1000
+    tracemalloc.start()
+    try:
+        for _ in range(size // 1000):
+            connection.data_received(some)
+        assert tracemalloc.get_traced_memory()[0] < 2 * size
+    finally:
+        tracemalloc.stop()
+    connection.data_received(b"0\r\n\r\n")
+    await settled(20)
+    assert host.requests[0].body == b"x" * size
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX-One: 1\r\n\r\n2\r\nok\r\n0\r\n"
+
+
+async def test_a_trailer_is_no_header() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    connection.data_received(CHUNKED + b"X-One: 2\r\nContent-Encoding: gzip\r\n\r\n" + GET)
+    await settled(20)
+    assert host.requests[0].headers == {b"transfer-encoding": b"chunked", b"x-one": b"1"}
+    assert host.requests[1].headers[b"x-one"] == b"1, 2"
+    assert transport.written == ok(b"ok") + ok(b"/a b")
+
+
+async def test_trailers_count_with_the_headers() -> None:
+    connection, transport = connect(FakeHost())
+    connection.data_received(CHUNKED + b"X: " + b"x" * HEADERS_MAX_BYTES + b"\r\n\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 431 ")
+    connection.connection_lost(None)
+
+
 async def test_who_expects_100_continue_gets_it_before_the_body() -> None:
     connection, transport = connect(FakeHost())
     connection.data_received(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
@@ -145,6 +207,48 @@ async def test_who_expects_100_continue_gets_it_before_the_body() -> None:
     connection.data_received(b"ok")
     await settled(20)
     assert transport.written.endswith(ok(b"ok"))
+
+
+EXPECTING = b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+
+
+async def test_100_continue_waits_for_the_answers_before_it() -> None:
+    host = FakeHost(slow=True)
+    connection, transport = connect(host)
+    connection.data_received(POST + POST + EXPECTING)
+    await settled(20)
+    assert transport.written == b""
+    host.gate.set()
+    await settled(20)
+    assert transport.written == ok(b"hello") * 2 + b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.data_received(b"ok")
+    await settled(20)
+    assert transport.written == ok(b"hello") * 2 + b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"ok")
+
+
+@pytest.mark.parametrize("rest", [b"o", b"ok"])
+async def test_who_did_not_wait_for_100_continue_gets_none_afterwards(rest: bytes) -> None:
+    host = FakeHost(slow=True)
+    connection, transport = connect(host)
+    connection.data_received(POST + EXPECTING + rest)
+    host.gate.set()
+    await settled(20)
+    connection.data_received(b"ok"[len(rest) :])
+    await settled(20)
+    assert transport.written == ok(b"hello") + ok(b"ok")
+
+
+async def test_on_a_connection_that_closes_nobody_is_told_to_go_on() -> None:
+    host = FakeHost(slow=True)
+    connection, transport = connect(host)
+    connection.data_received(POST + EXPECTING)
+    await settled(20)
+    host.closing = True
+    connection.finish()
+    host.gate.set()
+    await settled(20)
+    assert transport.written == ok(b"hello", close=True)
+    assert transport.closed
 
 
 class Unchanged(FakeHost):
@@ -180,6 +284,30 @@ async def test_a_client_that_wants_it_so_is_hung_up_on_after_its_answer(request_
     assert transport.closed
 
 
+async def test_a_client_of_http_1_0_that_wants_to_stay_is_told_that_it_may() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    old = b"GET /o HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    connection.data_received(old + GET)
+    await settled(20)
+    head = b"HTTP/1.1 200 OK\r\n" + DATE + b"content-type: text/plain\r\nconnection: keep-alive\r\n"
+    assert transport.written == head + b"content-length: 2\r\n\r\n/o" + ok(b"/a b")
+    assert not transport.closed
+    host.closing = True
+    connection.data_received(old)
+    await settled(20)
+    assert transport.written.endswith(ok(b"/o", close=True))
+
+
+async def test_http_1_0_knows_no_100_continue() -> None:
+    connection, transport = connect(FakeHost())
+    connection.data_received(b"POST / HTTP/1.0\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    assert transport.written == b""
+    connection.data_received(b"ok")
+    await settled(20)
+    assert transport.written == ok(b"ok", close=True)
+
+
 async def test_pipelined_requests_are_answered_one_after_the_other_and_reading_waits_for_them() -> None:
     host = FakeHost(slow=True)
     connection, transport = connect(host)
@@ -203,6 +331,25 @@ async def test_a_client_that_goes_away_takes_its_work_with_it() -> None:
     await settled(20)
     assert (host.cancelled, len(host.requests), host.under_way) == (1, 1, 0)
     assert host.connections == set()
+
+
+async def test_a_client_that_pipelines_and_goes_away_leaves_nothing_counted_as_under_way() -> None:
+    host = FakeHost()
+    connection, _ = connect(host)
+    connection.data_received(POST + POST)
+    await asyncio.sleep(0)  # the first is answered, and the second's turn has come
+    connection.connection_lost(None)
+    await settled(20)
+    assert (len(host.requests), host.under_way) == (1, 0)
+
+
+async def test_on_a_connection_that_closes_no_request_is_begun() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    transport.close()
+    connection.data_received(POST)
+    await settled(20)
+    assert host.requests == []
 
 
 TOO_MUCH = [
@@ -256,6 +403,30 @@ async def test_a_connection_that_shall_finish_answers_what_it_has_and_closes() -
     await settled(20)
     assert transport.written == ok(b"hello", close=True)
     assert transport.closed
+
+
+async def test_a_connection_that_shall_finish_waits_for_the_rest_of_a_request_but_takes_no_other() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    connection.data_received(POST[:-2])
+    host.closing = True
+    connection.finish()
+    assert not transport.closed
+    connection.data_received(POST[-2:] + GET)
+    connection.data_received(GET)
+    await settled(20)
+    assert transport.written == ok(b"hello", close=True)
+    assert (transport.closed, len(host.requests)) == (True, 1)
+
+
+async def test_a_request_that_goes_on_arriving_is_not_quiet(clock: FakeClock) -> None:
+    connection, _ = connect(FakeHost())
+    for part in (POST[:5], POST[5:-2]):
+        clock.advance(50)
+        connection.data_received(part)
+        assert connection.quiet_since == clock.now
+    assert not connection.busy  # else a request that stalls would be kept for good
+    connection.connection_lost(None)
 
 
 async def test_a_slow_reader_gets_no_second_answer_before_it_has_read_the_first() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from serving.errors import UnknownRoute
+from serving.ingress import routes
 from serving.ingress.routes import find_target
+from serving.protocol.compression import compress
 from serving.routing.split import lot
 from serving.routing.table import Split
 from tests.fakes import FakeClock
@@ -105,6 +109,29 @@ async def test_bodies_are_inflated_and_deflated_as_the_headers_say(clock: FakeCl
     response = await site.ask("POST", "/v2/models/m/infer", gzip.compress(body), headers)
     assert response.headers["content-encoding"] == "gzip"
     assert json.loads(gzip.decompress(response.body))["outputs"][0]["data"] == [2.5] * 400
+    await site.gateway.close()
+
+
+async def test_a_large_answer_is_compressed_beside_the_loop(
+    clock: FakeClock, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside: list[int] = []
+
+    async def to_thread(work: Callable[..., Any], *given: Any) -> Any:
+        if work is compress:
+            aside.append(len(given[0]))
+        return work(*given)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    monkeypatch.setattr(routes, "COMPRESSED_AT_ONCE_MAX_BYTES", 2000)
+    await site.start()
+    plain = b""
+    for length in (1500, 2000):
+        body = json.dumps({"inputs": [X], "id": "x" * length}).encode()
+        response = await site.ask("POST", "/v2/models/m/infer", body, {"Accept-Encoding": "gzip"})
+        plain = gzip.decompress(response.body)
+        assert json.loads(plain)["id"] == "x" * length
+    assert aside == [len(plain)]
     await site.gateway.close()
 
 
@@ -239,9 +266,21 @@ class TestWrongRequests:
     @pytest.mark.parametrize(
         ("headers", "status", "text"),
         [
-            ({"Inference-Header-Content-Length": "ten"}, 400, "header Inference-Header-Content-Length: 'ten'"),
-            ({"Inference-Header-Content-Length": "-1"}, 400, "header Inference-Header-Content-Length: '-1'"),
-            ({"Inference-Header-Content-Length": "9" * 13}, 400, "header Inference-Header-Content-Length: '999"),
+            (
+                {"Inference-Header-Content-Length": "ten"},
+                400,
+                "Inference-Header-Content-Length: expected a number",
+            ),
+            (
+                {"Inference-Header-Content-Length": "-1"},
+                400,
+                "Inference-Header-Content-Length: expected a number",
+            ),
+            (
+                {"Inference-Header-Content-Length": "9" * 19},
+                400,
+                "Inference-Header-Content-Length: expected a number",
+            ),
             ({"Content-Encoding": "br"}, 415, "Content-Encoding: 'br' isn't supported"),
             ({"Content-Encoding": "gzip"}, 400, ""),
             ({"X-Request-Timeout-Us": "soon"}, 400, "header x-request-timeout-us: 'soon'"),
@@ -254,6 +293,10 @@ class TestWrongRequests:
         await site.start()
         response = await site.ask("POST", "/v2/models/m/infer", INFER, headers)
         assert (response.status, response.json["error"][: len(text)]) == (status, text)
+        ((key, tally),) = site.recorder.collect().items()
+        assert (key, tally.outcomes.total()) == (("m", "v1"), 1)
+        (ended,) = site.seen.all
+        assert (ended.outcome, ended.call.context is not None) == (next(iter(tally.outcomes)), True)
         await site.gateway.close()
 
     async def test_a_body_that_inflates_beyond_the_bound_is_too_large(self, clock: FakeClock, site: Site) -> None:

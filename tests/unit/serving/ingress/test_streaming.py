@@ -66,6 +66,9 @@ class FakeTransport(asyncio.Transport):
         self.closed = False
         self.aborted = False
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def write(self, data: Any) -> None:
         assert not self.closed
         self.written += bytes(data)
@@ -167,6 +170,14 @@ async def test_one_that_ends_leaves_the_connection_for_the_next_request() -> Non
 @pytest.mark.parametrize("request_", [b"GET /live HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"])
 async def test_who_knows_no_chunks_or_wants_no_more_is_told_the_end_by_the_connections(request_: bytes) -> None:
     here = Watched(request_)
+    here.source.say(b"one", b"two", None)
+    await settled(20)
+    assert here.transport.written == HEAD + CLOSE + b"\r\n" + b"onetwo"
+    assert here.transport.closed
+
+
+async def test_a_client_of_http_1_0_gets_no_chunks_though_it_would_stay() -> None:
+    here = Watched(b"GET /live HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     here.source.say(b"one", b"two", None)
     await settled(20)
     assert here.transport.written == HEAD + CLOSE + b"\r\n" + b"onetwo"

@@ -55,7 +55,6 @@ class Replica:
             Pipeline(self.gateway, RequestRecorder((1.0,)), clock=clock),
             information,
             [self.live.routes],
-            body_max_bytes=1000,
             contexts=RequestContexts("gw"),
         )
         self.listener = Listener(routes.answer, SETTINGS.http, clock=clock)

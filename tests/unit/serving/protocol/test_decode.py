@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 import tracemalloc
+from collections import Counter
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +18,7 @@ from models.inference import InferenceRequest, RequestedOutput
 from models.signature import Signature, TensorSpec
 from serving.errors import InvalidRequest
 from serving.protocol.decode import EMPTY_TENSOR_MAX_SIZE, RequestDecoder, decode_infer, parse_json_length
+from serving.protocol.envelope import LONG_BYTES
 
 
 def signature(datatype: str = "FP32", shape: tuple[int, ...] = (-1, 2), *, batched: bool = True) -> Signature:
@@ -249,6 +255,34 @@ class TestText:
     def test_of_a_wrong_element(self, datatype: str, element: str, text: str) -> None:
         assert element_fault(datatype, element) == f"inputs[0].data[1]: {text}"
 
+    @pytest.mark.parametrize("nested", [False, True])
+    @pytest.mark.parametrize("literal", ["Infinity", "-Infinity", "NaN", "1e400", "1e39", "null", '"1"'])
+    def test_of_the_first_of_many_wrong_elements(self, literal: str, nested: bool) -> None:
+        rows: list[Any] = [[0, 1.5]] * 40
+        rows[7], rows[20] = [2, "L"], [None, "M"]
+        sent = body(rows if nested else list(chain.from_iterable(rows)), [40, 2]).replace(b'"L"', literal.encode())
+        good = literal in ("Infinity", "-Infinity", "NaN")
+        assert fault(decoder(), sent).startswith(
+            "inputs[0].data" + {(1, 0): "[20][0]", (1, 1): "[40]", (0, 0): "[7][1]", (0, 1): "[15]"}[good, not nested]
+        )
+
+    def test_of_elements_that_are_too_many_without_looking_at_them(self) -> None:
+        assert fault(decoder(), body([1, None, 3])) == "inputs[0].data: 3 elements where shape [1, 2] needs 2"
+
+    @pytest.mark.parametrize("element", ["Infinity", "1e39", "null", '"1"', "0.5,1"])
+    def test_of_one_among_many_without_a_call_for_each(self, element: str) -> None:
+        count = 10_000
+        numbers = b"[" + b"0.5," * (count - 1) + element.encode() + b"]"
+        sent = body(shape=[count // 2, 2]).replace(b"[1.0, 2.0]", numbers)
+        calls = Counter[str]()
+        sys.setprofile(lambda frame, event, arg: calls.update([event]))
+        try:
+            with suppress(InvalidRequest):
+                decoder().decode(sent)
+        finally:
+            sys.setprofile(None)
+        assert 0 < calls.total() < count / 10
+
     @pytest.mark.parametrize("literal", ["Infinity", "-Infinity"])
     def test_of_an_overflow_beside_an_infinity_that_was_meant(self, literal: str) -> None:
         sent = body(["L", "1e400"]).replace(b'"L"', literal.encode()).replace(b'"1e400"', b"1e400")
@@ -311,6 +345,22 @@ class TestText:
         size = EMPTY_TENSOR_MAX_SIZE + 1
         text = f"input 'x': shape [{size}, 0] is too large for a tensor without elements"
         assert fault(free, body([], [size, 0])) == text
+
+
+class TestLongText:
+    """It goes through another branch of the careful reader."""
+
+    def test_its_numbers_are_as_exact(self) -> None:
+        numbers = [2**63 - 1, -(2**63), *[0] * (LONG_BYTES // 3)]
+        long = body(numbers, [len(numbers)], "INT64", x=math.nan)
+        assert array_of(decoder("INT64", (-1,)).decode(long)) == numbers
+
+    def test_its_infinities_are_told_from_overflows(self) -> None:
+        numbers = [math.inf, 0.1, *[1] * (LONG_BYTES // 3)]
+        long = body(numbers, [len(numbers)], "FP64")
+        free = decoder("FP64", (-1,))
+        assert array_of(free.decode(long))[:3] == [math.inf, 0.1, 1.0]
+        assert fault(free, long.replace(b"0.1", b"1e400")) == "inputs[0].data[1]: a number out of range for FP64"
 
 
 class TestBinaryText:

@@ -10,6 +10,7 @@ import pytest
 
 from fallbacks.chain import Chain, Degraded, Question, Unusable
 from serving.errors import (
+    Internal,
     InvalidRequest,
     ModelFailed,
     NoAnswer,
@@ -19,11 +20,12 @@ from serving.errors import (
     RequestError,
 )
 from serving.ingress.routes import origin_headers
+from serving.plans import ask_version
 from serving.request.admission import Admission, AdmissionLimits
 from serving.request.deadline import Deadlines
 from serving.request.lane import Lane, LaneLimits
 from serving.request.pipeline import DEGRADED, OK, InferCall, Origin, Pipeline, Plan, Reply
-from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, doubled, plan_of, settled, work_of
+from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, doubled, plan_of, request_of, settled, work_of
 from tests.unit.serving.request.test_pipeline import Records, call
 
 
@@ -128,6 +130,16 @@ async def test_when_nobody_stands_in_all_reasons_are_told(clock: FakeClock) -> N
     with pytest.raises(NoAnswer, match="it died; version: it is asleep; cache: it forgot"):
         await rig.ask()
     assert rig.outcomes == ["no_answer"]
+
+
+async def test_a_defect_of_ours_is_among_the_reasons_without_its_details(clock: FakeClock) -> None:
+    rig = Rig(clock, Standby("cache", "it forgot"))
+    rig.failing(Internal("KeyError: '/srv/secret'"))
+    with pytest.raises(NoAnswer, match=r"^internal error; cache: it forgot$"):
+        await rig.ask()
+    assert rig.plan.served is not None
+    with pytest.raises(Unusable, match=r"^internal error$"):  # nor if it was to stand in for another
+        await ask_version(rig.plan.served, Question(request_of(1), deadline=clock.now + 1), None)
 
 
 async def test_without_a_chain_the_failure_itself_is_told(clock: FakeClock) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
-from models.inference import Tensor
+from models.inference import InferenceRequest, Tensor
 from models.quality import InputQuality
 from serving.channel.work import Answer
+from serving.clock import Clock, SystemClock
 from serving.errors import (
     BadQuality,
     DeadlineExceeded,
@@ -25,9 +27,20 @@ from serving.errors import (
     ReplicaUnavailable,
     RequestError,
 )
+from serving.protocol.decode import RequestDecoder
 from serving.request.deadline import Deadlines
 from serving.request.lane import Lane, LaneLimits
-from serving.request.pipeline import CANCELLED, OK, Ended, Hear, InferCall, Origin, Pipeline, Plan
+from serving.request.pipeline import (
+    CANCELLED,
+    DECODED_AT_ONCE_MAX_BYTES,
+    OK,
+    Ended,
+    Hear,
+    InferCall,
+    Origin,
+    Pipeline,
+    Plan,
+)
 from serving.request.quality import QualityCounts, QualityGate
 from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, FakeReplica, plan_of, settled
 
@@ -58,7 +71,7 @@ class Seen:
 class OneModel:
     """A ``Router`` that knows ``m@v1``."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.lane = Lane("m@v1", DOUBLE, finite=True, limits=LaneLimits(), clock=clock, deadlines=Deadlines(clock))
         self.plan = plan_of(self.lane, clock)
 
@@ -109,6 +122,30 @@ async def test_a_good_request_is_answered_by_the_version_that_served_it(clock: F
     assert rig.outcomes == [("m@v1", OK)]
 
 
+async def test_a_large_body_is_decoded_beside_the_loop() -> None:
+    """Without a fake clock, whose loop has no threads. Others' requests wait while the loop decodes."""
+    threads: dict[str, str] = {}
+
+    class Noting(RequestDecoder):
+        def decode(self, body: bytes | memoryview, **how: Any) -> InferenceRequest:
+            request = super().decode(body, **how)
+            threads[request.id or ""] = threading.current_thread().name
+            return request
+
+    clock = SystemClock()
+    router, records = OneModel(clock), Records()
+    router.plan = router.plan._replace(decoder=Noting("m", DOUBLE))
+    router.lane.attach(AnsweringReplica(on_change=router.lane.pump))
+    pipeline = Pipeline(router, records, clock=clock)
+    for large in (False, True):
+        reply = await pipeline.infer(call(id=str(large), parameters={"x": "x" * DECODED_AT_ONCE_MAX_BYTES * large}))
+        assert json.loads(reply.body.body)["outputs"][0]["data"] == [2, 4]
+    with pytest.raises(InvalidRequest, match="isn't valid JSON"):
+        await pipeline.infer(InferCall("m", None, b"{" * (DECODED_AT_ONCE_MAX_BYTES + 1)))
+    assert threads == {"False": threading.current_thread().name, "True": "decode_0"}
+    assert [outcome for _, outcome, _ in records.all] == [OK, OK, InvalidRequest.code]
+
+
 async def test_a_record_says_how_long_the_request_took(clock: FakeClock) -> None:
     rig = Rig(clock)
     replica = rig.silent()
@@ -125,7 +162,7 @@ async def test_a_record_says_how_long_the_request_took(clock: FakeClock) -> None
     [
         InferCall("m", None, b"{"),
         InferCall("m", None, b""),
-        InferCall("m", None, b"{}", json_length=99),
+        InferCall("m", None, b"{}", json_length="99"),
         call(data=[1]),
         call(data=["a", "b"]),
         call(timeout="soon"),
