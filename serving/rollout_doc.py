@@ -159,7 +159,8 @@ same length on it. **here** are the first attempts at the weight in force, the o
 
 ## What happens
 
-1. The version is checked, deployed, and has to pass its golden test. Until it is ready it gets no requests.
+1. The version is checked, deployed, and has to pass its golden test. Until it is ready it gets no requests. That may take
+   two minutes, whatever `progressDeadline` says; one that isn't ready by then is taken back.
 2. Each `setWeight` gives it so many percent of the requests. It gets the next weight, or is promoted, when all pauses
    between are over, it has had `minAttempts` at this weight, all gateways report, and nothing speaks against it.
 3. After the last step it is promoted: it is the stable version. The prior version stays deployed and warm while it
@@ -182,8 +183,34 @@ come to `minAttempts` by `progressDeadline`. A resume after a pause for a breach
 A bake that pauses because too few requests came goes on without them when a person resumes it.
 Time in which no controller watched counts for 30 s at most.
 
-A version that was rolled back is marked so, and gets no requests until a person starts a rollout of it again, or loads
-it by hand; that lasts until Holdfast starts anew. One that a person aborted isn't marked.
+A version that was rolled back is marked so in the event log, and gets no requests until a rollout of it is started;
+`load` of it is answered 409, also after a restart. One that a person aborted isn't marked.
+
+## After a rollout
+
+Which version is stable is then in two places: the event log, and `stable` (or the last of `versions`) in
+`serve_config.yaml`. The log wins, at every start, as long as the settings name one of the two versions of the model's
+last rollout:
+
+| The last rollout, v1 → v2 | The settings call stable | Stable after a start |
+|---|---|---|
+| succeeded | v1 or v2 | v2 |
+| was rolled back or aborted | v1 or v2 | v1 |
+| either | v3, of which it knew nothing | v3 |
+| is under way | whatever | as the rollout stands; it goes on |
+
+- **The version that was replaced isn't started**, although the settings name it, unless the model's `fallback` or
+  `shadow` does: the index says `replaced by v2`. So a version that shall stay as a fallback belongs into `fallback`.
+- **To go back after the bake, roll the other version out**: the same file with `version: v1`. With
+  `steps: [{{setWeight: 100}}]` and `analysis: {{minAttempts: 1}}` it has all requests as soon as it is ready. `stable: v1` in
+  the settings doesn't do it, because the last rollout knew v1.
+- **Write the new version into `serve_config.yaml`** once it has proved itself, into `versions` and, if it stands there,
+  `stable`. It changes nothing while the log is there, and it is what counts if the log is lost or put aside, or if
+  somebody starts with an empty `state_dir`.
+- **`load` and `unload`** last until the next start; what rollouts did lasts as long as the log. While a rollout isn't over
+  and done with, they are refused.
+
+`holdfast status` shows what is stable now, `holdfast replay` what the log says.
 
 ## A/B tests
 

@@ -227,8 +227,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     faults: Annotated[
         bool,
         Meta(
-            description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; it asks who they "
-            "are only if there is an `admin_token_file`."
+            description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; without an "
+            "`admin_token_file` anybody may."
         ),
     ] = False
     busy_poll_us: Annotated[
