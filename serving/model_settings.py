@@ -228,8 +228,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         tuple[Name, ...],
         Meta(
             min_length=1,
-            description="Versions that are deployed at start; the registry must have them. One that a rollout has "
-            "replaced isn't, unless `fallback` or `shadow` names it (docs/rollouts.md).",
+            description="Versions that are deployed at start; the registry must have them. The stable one "
+            "isn't, if a rollout has put another one in its place, nor is one that was rolled back.",
         ),
     ]
     stable: Annotated[

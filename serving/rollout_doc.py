@@ -159,8 +159,8 @@ same length on it. **here** are the first attempts at the weight in force, the o
 
 ## What happens
 
-1. The version is checked, deployed, and has to pass its golden test. Until it is ready it gets no requests. That may take
-   two minutes, whatever `progressDeadline` says; one that isn't ready by then is taken back.
+1. The version is checked, deployed, and has to pass its golden test. Until it is ready it gets no requests. That may
+   take two minutes, whatever `progressDeadline` says; one that isn't ready by then is taken back.
 2. Each `setWeight` gives it so many percent of the requests. It gets the next weight, or is promoted, when all pauses
    between are over, it has had `minAttempts` at this weight, all gateways report, and nothing speaks against it.
 3. After the last step it is promoted: it is the stable version. The prior version stays deployed and warm while it
@@ -199,16 +199,17 @@ last rollout:
 | either | v3, of which it knew nothing | v3 |
 | is under way | whatever | as the rollout stands; it goes on |
 
-- **The version that was replaced isn't started**, although the settings name it, unless the model's `fallback` or
-  `shadow` does: the index says `replaced by v2`. So a version that shall stay as a fallback belongs into `fallback`.
+- **If the settings still call v1 stable, it isn't started** any more: the index says `replaced by v2`. All others of
+  `versions` are, but those that were rolled back. To keep v1 as what stands behind v2, write both into `versions`,
+  v2 into `stable` and v1 into `fallback`.
 - **To go back after the bake, roll the other version out**: the same file with `version: v1`. With
-  `steps: [{{setWeight: 100}}]` and `analysis: {{minAttempts: 1}}` it has all requests as soon as it is ready. `stable: v1` in
-  the settings doesn't do it, because the last rollout knew v1.
+  `steps: [{{setWeight: 100}}]` and `analysis: {{minAttempts: 1}}` it has all requests as soon as it is ready.
+  `stable: v1` in the settings doesn't do it, because the last rollout knew v1.
 - **Write the new version into `serve_config.yaml`** once it has proved itself, into `versions` and, if it stands there,
   `stable`. It changes nothing while the log is there, and it is what counts if the log is lost or put aside, or if
   somebody starts with an empty `state_dir`.
-- **`load` and `unload`** last until the next start; what rollouts did lasts as long as the log. While a rollout isn't over
-  and done with, they are refused.
+- **`load` and `unload`** last until the next start; what rollouts did lasts as long as the log. While a rollout isn't
+  over and done with, they are refused.
 
 `holdfast status` shows what is stable now, `holdfast replay` what the log says.
 

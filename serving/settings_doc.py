@@ -36,14 +36,15 @@ applications:
 
 Whatever isn't *required* can be left out. Settings are read and checked once, at the start: an unknown name or an
 impossible value stops it with one line that names the setting. `holdfast check` does that without starting anything.
-Folders that aren't absolute are taken from where Holdfast is started. No setting comes from the environment, but for the
-headers and certificates of `tracing`, which OpenTelemetry reads there; what Ray wants to find there, `holdfast env` prints.
+Folders that aren't absolute are taken from where Holdfast is started. No setting comes from the environment, but for
+the headers and certificates of `tracing`, which OpenTelemetry reads there; what Ray wants to find there, `holdfast env`
+prints.
 
-[settings.schema.json](settings.schema.json) is the JSON Schema of `args`. Beyond it these are refused: a port that stands
-there twice, or too few of them for the gateways; a name that stands there twice; a `stable`, `fallback` or `shadow` that
-isn't one of `versions` or `models`, or is the version itself; a model whose fallbacks lead back to it; a lower bound above
-its upper one; `max_batch_bytes` over half of `channel.max_frame_bytes`; and `admin: true` without an `admin_token_file`
-where others than this machine can reach Holdfast.
+[settings.schema.json](settings.schema.json) is the JSON Schema of `args`. Beyond it these are refused: a port that
+stands there twice, or too few of them for the gateways; a name that stands there twice; a `stable`, `fallback` or
+`shadow` that isn't one of `versions` or `models`, or is the version itself; a model whose fallbacks lead back to it; a
+lower bound above its upper one; `max_batch_bytes` over half of `channel.max_frame_bytes`; and `admin: true` without an
+`admin_token_file` where others than this machine can reach Holdfast.
 
 At the start, what the settings name must also be in the registry, and what stands in for a model must take its inputs.
 A version may take two minutes until it is ready; if no version at all has answered after three, `holdfast up` ends.
