@@ -186,6 +186,65 @@ Time in which no controller watched counts for 30 s at most.
 A version that was rolled back is marked so in the event log, and gets no requests until a rollout of it is started;
 `load` of it is answered 409, also after a restart. One that a person aborted isn't marked.
 
+## Choosing the numbers
+
+The canary's **first attempts** are what counts, and it gets only its share of the requests: `minAttempts: 100` at 5 %
+takes 2 000 requests to the model. So the traffic decides what is possible:
+
+| | at 1 request/s | at 15 | at 150 |
+|---|---:|---:|---:|
+| `minAttempts: 100` at 5 % | 33 min | 2 min | 13 s |
+| `minAttempts: 100` at 25 % | 7 min | 27 s | 3 s |
+| 30 % bad at 5 % is taken back after | 3 min | 13 s | 1 s |
+| 5 % bad at 5 % | 29 min | 2 min | 12 s |
+| 5 % bad at 20 % | 9 min | 37 s | 4 s |
+| 2 % bad at 20 % | 46 min | 3 min | 18 s |
+
+The last four are medians of simulated rollouts by evidence alone, where stable fails 0.5 %
+([judgement.md](judgement.md)). What follows:
+
+- **`progressDeadline`** must be longer than the slowest step and the bake need for `minAttempts`. With the default of
+  10 minutes and 1 request a second, a step of 5 % pauses.
+- **`minAttempts`** isn't what protects: evidence looks at every attempt and takes back as soon as it is enough. It
+  keeps a canary that nobody has asked yet from growing. 100 is good; 20 for little traffic; more than 500 only takes
+  time.
+- **Weights.** Little traffic: begin at 20 %. Much: begin at 1 or 5 %, so that few callers meet a bad one. Each step of
+  two to five times the weight before.
+- **`alpha`** is the chance that a healthy canary is taken back, over the whole rollout. 0.01 wants evidence 100, 0.001
+  wants 1000, and so some more bad attempts.
+- **`slo.burnRates`** see what evidence can't: a canary that has all requests, with none of stable's to compare. The
+  long window must be able to hold `minBadEvents`: at 1 request a second it has 60 first attempts at 20 % in 5 minutes,
+  so ten bad ones are a sixth of all. Take longer windows there.
+- **`bake`**: as long as trouble may take to show, and long enough for `minAttempts`.
+
+For one request a second:
+
+```yaml
+model: digits
+version: v2
+steps: [{{setWeight: 20}}, {{setWeight: 50}}, {{setWeight: 100}}]
+analysis:
+  minAttempts: 20
+  slo: {{objective: 0.999, burnRates: [{{long: 1h, short: 5m, factor: 14.4}}], minBadEvents: 5}}
+progressDeadline: 1h
+bake: {{duration: 1h}}
+```
+
+What files of others say, and what stands for it here; a key that isn't known is refused, not left out:
+
+| There | Here |
+|---|---|
+| Argo Rollouts: `setWeight`, `pause` | the same |
+| `analysis.templates`; Flagger: `metrics`, `interval`, `threshold` | `analysis`; the gateways' own counts |
+| Flagger: `stepWeight`, `maxWeight`, `stepWeights` | `steps` |
+| `request-success-rate`, `request-duration` | `analysis.slo.objective`, `analysis.latencyObjective` |
+| `setMirrorRoute`, `mirror` | `analysis.shadow` |
+| `setHeaderRoute`, `match`, `sessionAffinity` | stickiness keys; nobody is chosen by what he is |
+| `experiment`, `blueGreen` | an A/B test (below); `steps: [{{setWeight: 100}}]` |
+| `progressDeadlineSeconds`, `scaleDownDelaySeconds` | `progressDeadline`, `bake` |
+| `webhooks` that confirm | `pause: {{}}`, and a person or a program that says `resume` |
+| `setCanaryScale`, `maxSurge`, `trafficRouting` | nothing: a canary has the model's `replicas`, the gateways route |
+
 ## After a rollout
 
 Which version is stable is then in two places: the event log, and `stable` (or the last of `versions`) in
