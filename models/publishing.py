@@ -35,7 +35,7 @@ from models.golden import (
 )
 from models.golden_json import read_json_example
 from models.inference import DATATYPES, Array, Tensor, numbers
-from models.manifest import SUFFIXES, BackendName, FileDigest, Golden, Manifest, Provenance, check_name
+from models.manifest import MANIFEST_FILE, SUFFIXES, BackendName, FileDigest, Golden, Manifest, Provenance, check_name
 from models.quality import InputQuality
 from models.registry import Registry
 from models.signature import ANY, Signature, TensorSpec
@@ -77,13 +77,15 @@ def publish_file(
     model has to meet within the tolerances; or inputs alone, whose outputs are recorded now by running the model. With
     neither, small seeded random inputs are used, unless the version is there already: then its own golden examples
     are kept, so that publishing the same file again from a machine that rounds differently is still a no-op.
-    ``extra_files`` are what the model file refers to, such as ONNX external data. A file that says it is batched
-    though its rows influence each other is published as not batched. Raises ``ModelError`` classes.
+    ``extra_files`` are what the model file refers to, such as ONNX external data; none may have the name of a file
+    that every version has. A file that says it is batched though its rows influence each other is published as not
+    batched. Raises ``ModelError`` classes.
     """
     check_name("model", model)
     check_name("version", version)
     tolerance = Golden(GOLDEN_FILE, absolute_tolerance, relative_tolerance)
     backend_name = _backend_of(path)
+    _check_extra_names(extra_files)
     with tempfile.TemporaryDirectory(prefix="holdfast-publish-") as folder:
         staged = _copies(Path(folder), [path, *extra_files])
         artifact = staged.pop(path.name)
@@ -124,6 +126,14 @@ def _backend_of(path: Path) -> BackendName:
                 raise InvalidArtifact(f"there is no file '{path}'")
             return name
     raise InvalidArtifact(f"'{path.name}' doesn't end in {' or '.join(SUFFIXES.values())}")
+
+
+def _check_extra_names(paths: Sequence[Path]) -> None:
+    """Refuse what would take the place of a file that is made or tried out here."""
+    own = {*(f"model{suffix}" for suffix in SUFFIXES.values()), GOLDEN_FILE, MANIFEST_FILE}
+    for path in paths:
+        if path.name in own:
+            raise InvalidArtifact(f"extra file '{path.name}': a version has a file of its own by that name; rename it")
 
 
 def _copies(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:

@@ -6,6 +6,7 @@ Not here: the parts themselves, and which answers go into it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,8 @@ from serving.deployments.folders import cache_dir
 from serving.model_settings import BreakerSettings, UseCache
 from serving.request.breaker import Breaker, breaker_limits
 from serving.settings import Settings
+
+log = logging.getLogger("holdfast.cache")
 
 REDIS_CONNECTIONS: Final = 16
 REDIS_QUEUE_BYTES: Final = 8 << 20
@@ -41,8 +44,13 @@ def _redis(settings: Settings, *, clock: Clock, random: Callable[[], float]) -> 
     url, timeout_s = settings.cache.redis_url, settings.cache.redis_timeout_ms / 1000
     if url is None:
         return None
+    try:
+        connection = connect(url, max_connections=REDIS_CONNECTIONS + 1)  # one is the writer's
+    except (ValueError, TypeError):  # not its text: that may repeat the password
+        log.error("cache.redis_url: the Redis library can't read it, so only the node's own store is used")
+        return None
     return RedisTier(
-        connect(url, max_connections=REDIS_CONNECTIONS + 1),  # one is the writer's
+        connection,
         breaker=Breaker("redis", breaker_limits(REDIS_BREAKER, timeout_s=timeout_s), clock=clock, random=random),
         clock=clock,
         timeout_s=timeout_s,

@@ -72,8 +72,12 @@ def check_token(settings: Settings) -> str | None:
 
 
 def check_restored(settings: Settings) -> None:
-    """Raises ``StartError`` if what is there may be half of a backup."""
-    if (Path(settings.state_dir) / UNFINISHED_RESTORE).exists():
+    """Raises ``StartError`` if what is there may be half of a backup, or can't be seen."""
+    try:
+        unfinished = (Path(settings.state_dir) / UNFINISHED_RESTORE).exists()
+    except OSError as error:  # below a folder that may not be searched
+        raise StartError(f"state_dir: {settings.state_dir}: {error.strerror}") from None
+    if unfinished:
         raise StartError(
             f"state_dir: a restore into {settings.state_dir} was interrupted; "
             "give the command `holdfast restore` again, with --force"

@@ -41,7 +41,8 @@ _Wanted = tuple[str, str, str]
 class Gateway:
     """Routes calls to versions. ``take`` is the only thing that changes it, and ``apply``, which waits for its end.
 
-    ``name`` tells it from others, and from itself before it was started anew.
+    ``name`` tells it from others, and from itself before it was started anew; ``system`` is the mark of the Holdfast
+    that it is one of.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Gateway:
         cache: PredictionCache | None = None,
         random: Callable[[], float] = random.random,
         name: str | None = None,
+        system: str = "",
     ) -> None:
+        self.system = system
         self._settings = settings
         self._read_manifest = read_manifest
         deadlines = Deadlines(clock)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 import threading
 from bisect import bisect_left
@@ -49,6 +50,9 @@ def open_metrics(folder: Path) -> None:
     if "prometheus_client" in sys.modules and os.environ.get(_FOLDER) != str(folder):
         raise RuntimeError("prometheus_client was imported before open_metrics")
     os.environ[_FOLDER] = str(folder)
+    from serving.metrics_file import count_into_allocated_files
+
+    count_into_allocated_files()
 
 
 def render_metrics(folder: Path) -> bytes:
@@ -71,17 +75,28 @@ def forget_dead_processes(folder: Path) -> None:
 
 
 def golden_failures(folder: Path) -> dict[tuple[str, str], int]:
-    """How often replicas of each version failed their golden self-test, also of those that have ended since."""
-    from prometheus_client.mmap_dict import MmapedDict
+    """How often replicas of each version failed their golden self-test, also of those that have ended since.
 
+    A file that can't be read counts for nothing.
+    """
     failed: dict[tuple[str, str], int] = {}
     for path in folder.glob("counter_*.db"):
-        for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+        for key, value in _values_in(path):
             _, metric, labels, _ = json.loads(key)
             if metric == GOLDEN_CHECKS and labels["result"] == "failed" and value:
                 version = labels["model"], labels["version"]
                 failed[version] = failed.get(version, 0) + int(value)
     return failed
+
+
+def _values_in(path: Path) -> list[tuple[str, float]]:
+    from prometheus_client.mmap_dict import MmapedDict
+
+    try:
+        found = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
+        return [(key, value) for key, value, *_ in found]
+    except (OSError, ValueError, RuntimeError, struct.error):  # gone, torn or empty
+        return []
 
 
 class Growth:

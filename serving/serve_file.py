@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from serving.cluster import StartError
+from serving.plain_yaml import NotPlain, read_yaml
 from serving.settings import Settings, SettingsError, absolute, parse_settings
 
 IMPORT_PATH = "serving.app:build"
@@ -22,13 +23,15 @@ def read_settings(path: Path) -> Settings:
     Raises ``StartError`` with one line that names the file and the key.
     """
     try:
-        document = yaml.safe_load(path.read_text())
+        document = read_yaml(path.read_text())
     except OSError as error:
         raise StartError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise StartError(f"{path}: not a text file: {error}") from None
     except yaml.YAMLError as error:
         raise StartError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    except NotPlain as error:
+        raise StartError(f"{path}: {error}") from None
     try:
         return absolute(parse_settings(_arguments(document)), Path.cwd())
     except SettingsError as error:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from serving.model_settings import AutoscalingSettings, ModelSettings, Positive, Seconds, UseModel
+from serving.places import log_fault, redis_fault, shown_place
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -228,7 +229,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         bool,
         Meta(
             description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; without an "
-            "`admin_token_file` anybody may."
+            "`admin_token_file` anybody may, so `true` where others than this machine can reach `http.host` or "
+            "`http.gateway_host` needs one."
         ),
     ] = False
     busy_poll_us: Annotated[
@@ -276,11 +278,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if first <= self.http.port <= last:
             raise ValueError(f"http.port: {self.http.port} is one of http.gateway_ports {first}-{last}")
-        if self.admin and self.public and self.admin_token_file is None:
-            raise ValueError(
-                f"admin: others than this machine can reach http.host {self.http.host} or http.gateway_host "
-                f"{self.http.gateway_host}, so changes need a token: set admin_token_file"
-            )
+        self._check_places()
+        self._check_strangers()
         for index, model in enumerate(self.models):
             if model.max_batch_bytes > self.channel.max_frame_bytes // 2:  # a frame holds more than the inputs
                 raise ValueError(
@@ -292,6 +291,25 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                     self._check_chain(model, fallback.model, f"models[{index}].fallback[{place}].model")
             if model.shadow is not None and (shadow := model.shadow.model) is not None:
                 self._check_shadow(model, shadow, f"models[{index}].shadow.model")
+
+    def _check_places(self) -> None:
+        """The texts repeat nothing of them: there may be a password in it."""
+        if self.event_log is not None and (fault := log_fault(self.event_log)) is not None:
+            raise ValueError(f"event_log: {fault}")
+        if self.cache.redis_url is not None and (fault := redis_fault(self.cache.redis_url)) is not None:
+            raise ValueError(f"cache.redis_url: {fault}")
+
+    def _check_strangers(self) -> None:
+        """Refuse what only those may do who have shown who they are, where strangers can ask for it."""
+        for wanted, key, what in (
+            (self.admin, "admin", "changes need"),
+            (self.faults, "faults", "making replicas fail needs"),
+        ):
+            if wanted and self.public and self.admin_token_file is None:
+                raise ValueError(
+                    f"{key}: others than this machine can reach http.host {self.http.host} or http.gateway_host "
+                    f"{self.http.gateway_host}, so {what} a token: set admin_token_file"
+                )
 
     def _check_shadow(self, model: ModelSettings, target: str, key: str) -> None:
         if self.model(target) is None:
@@ -325,9 +343,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def event_log_shown(self) -> str:
         """The same without a password."""
-        scheme, is_url, rest = self.event_log_place.partition("://")
-        where = rest.rpartition("@")[2].partition("?")[0]
-        return f"{scheme}://{where}" if is_url else scheme
+        return shown_place(self.event_log_place)
 
     @property
     def public(self) -> bool:

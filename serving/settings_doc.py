@@ -40,11 +40,11 @@ Folders that aren't absolute are taken from where Holdfast is started. No settin
 the headers and certificates of `tracing`, which OpenTelemetry reads there; what Ray wants to find there, `holdfast env`
 prints.
 
-[settings.schema.json](settings.schema.json) is the JSON Schema of `args`. Beyond it these are refused: a port that
-stands there twice, or too few of them for the gateways; a name that stands there twice; a `stable`, `fallback` or
-`shadow` that isn't one of `versions` or `models`, or is the version itself; a model whose fallbacks lead back to it; a
-lower bound above its upper one; `max_batch_bytes` over half of `channel.max_frame_bytes`; and `admin: true` without an
-`admin_token_file` where others than this machine can reach Holdfast.
+[settings.schema.json](settings.schema.json) is the JSON Schema of `args`. Beyond it these are refused: a key, a port or
+a name that stands there twice; too few ports for the gateways; a `stable`, `fallback` or `shadow` that isn't one of
+`versions` or `models`, or is the version itself; a model whose fallbacks lead back to it; a lower bound above its upper
+one; `max_batch_bytes` over half of `channel.max_frame_bytes`; an `event_log` or a `cache.redis_url` that can't be one;
+and `admin: true` or `faults: true` without an `admin_token_file` where others than this machine can reach Holdfast.
 
 At the start, what the settings name must also be in the registry, and what stands in for a model must take its inputs.
 A version may take two minutes until it is ready; if no version at all has answered after three, `holdfast up` ends.

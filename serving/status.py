@@ -35,6 +35,7 @@ def gateway_status(
     return {
         "gateway": {
             "pid": os.getpid(),
+            "system": gateway.system,
             "time": round(clock.wall(), 3),
             "accepting": gateway.accepting,
             "ready": gateway.ready,

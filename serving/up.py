@@ -100,10 +100,13 @@ def _serve(settings: Settings, wanted: list[ModelVersion], progress: Progress, s
 
 
 def _wanted(settings: Settings) -> list[ModelVersion]:
-    """The versions that shall be served; raises ``StartError`` if the store lacks one."""
+    """The versions that shall be served; raises ``StartError`` if the store lacks one, or can't be read."""
     registry = Registry(settings.store_dir)
-    present = registry.versions()
-    models = initial_models(settings, registry)
+    try:
+        present = registry.versions()
+        models = initial_models(settings, registry)
+    except OSError as error:
+        raise StartError(f"store: {error.filename or settings.store_dir}: {error.strerror}") from None
     if not models:
         raise StartError(f"store: {settings.store_dir} has no models; publish one with `holdfast models publish`")
     for index, model in enumerate(models):
@@ -122,12 +125,12 @@ def _check_chains(models: tuple[ModelSettings, ...], registry: Registry) -> None
 
     def signature_of(model: str, version: str | None) -> Signature | None:
         name = version or stable.get(model)
-        with contextlib.suppress(ModelError):  # a version that can't be read is told of when it is loaded
+        with contextlib.suppress(ModelError, OSError):  # a version that can't be read is told of when it is loaded
             return None if name is None else registry.manifest(model, name).signature
         return None
 
     for index, model in enumerate(models):
-        with contextlib.suppress(ModelError):
+        with contextlib.suppress(ModelError, OSError):
             manifest = registry.manifest(model.name, model.stable_version)
             fault = chain_fault(model, manifest.signature, signature_of) or shadow_fault(model, manifest, signature_of)
             if fault is not None:

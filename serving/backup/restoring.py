@@ -90,7 +90,7 @@ def _restored(settings: Settings, source: Path, *, now: datetime, force: bool, k
         contents = _contents(reader)
         with_log = contents.log is not None and not keep_log
         found = list(map(str, [*_old_models(store), *([] if keep_log else _old_state(settings))]))
-        found += [settings.event_log_shown] if with_log and is_there(settings.event_log_place) else []
+        found += [settings.event_log_shown] if with_log and _log_is_there(settings) else []
         if found and not force:
             raise BackupError(
                 f"there is something already, and nothing was changed: {', '.join(found)}; "
@@ -169,6 +169,14 @@ def _old_state(settings: Settings) -> list[Path]:
     """What outlasts a run. Cached answers, too: the restored log doesn't know of versions withdrawn after it."""
     ours = (withdrawn_path(settings), cache_dir(settings))
     return [path for path in ours if path.exists()]
+
+
+def _log_is_there(settings: Settings) -> bool:
+    """Raises ``BackupError`` if it can't be looked at."""
+    try:
+        return is_there(settings.event_log_place)
+    except ValueError as error:
+        raise BackupError(f"event_log: {error}") from None
 
 
 def _old_models(store: Path) -> list[Path]:

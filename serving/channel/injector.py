@@ -196,9 +196,9 @@ class _FaultyPace(Pace):
         super().__init__()
         self._injector = injector
 
-    def quick(self, rows: int) -> bool:
+    def quick(self, rows: int, *, size_bytes: int = 0) -> bool:
         fault = self._injector.fault
-        return not (fault is not None and fault.slow) and super().quick(rows)
+        return not (fault is not None and fault.slow) and super().quick(rows, size_bytes=size_bytes)
 
 
 class FaultyConnection(Connection):

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from models.errors import InferenceFailed
 from models.inference import DATATYPES, Array, Tensor
 from models.signature import Signature
-from serving.channel.pace import Pace
-from serving.channel.work import Answer, Work, without
+from serving.channel.pace import Pace, told_by_rows
+from serving.channel.work import Answer, Work, tensors_bytes, without
 from serving.clock import Clock
 from serving.errors import Internal, InvalidAnswer, ModelFailed, ReplicaUnavailable, RequestError
 
@@ -69,6 +69,7 @@ class ModelRunner:
         self._unfinished = 0
         self._calls = 0
         self._pace = Pace()
+        self._told_by_rows = told_by_rows(signature)
         self._idle = asyncio.Event()
         self._idle.set()
         self._running_since: float | None = None
@@ -109,7 +110,7 @@ class ModelRunner:
             job.done(ReplicaUnavailable(f"the replica {reason}"))
             return
         self._unfinished += 1
-        if self._unfinished == 1 and not self._calls and self._pace.quick(sum(job.work.rows)):
+        if self._unfinished == 1 and not self._calls and self._quick(job.work):
             self._running_on_loop = True
             self._running_since = self._clock.monotonic()
             outcome = self._safely(job)
@@ -119,6 +120,13 @@ class ModelRunner:
             return
         self._idle.clear()
         self._jobs.put(job)
+
+    def _quick(self, work: Work) -> bool:
+        return self._pace.quick(sum(work.rows), size_bytes=self._size_bytes(work))
+
+    def _size_bytes(self, work: Work) -> int:
+        """0 where the rows say it."""
+        return 0 if self._told_by_rows else tensors_bytes(work.inputs)
 
     async def run(self, work: Work) -> Answer:
         """As ``submit``, awaited; raises the ``RequestError`` that the work ended with."""
@@ -204,13 +212,13 @@ class ModelRunner:
         try:
             arrays = self._run({tensor.name: tensor.array for tensor in work.inputs})
         except Exception as error:  # noqa: BLE001  # whatever a model does, its replica goes on
-            self._pace.failed(sum(work.rows))
+            self._pace.failed(sum(work.rows), size_bytes=self._size_bytes(work))
             if self._observer is not None:
                 self._observer.failed()
             said = str(error) if isinstance(error, InferenceFailed) else f"{type(error).__name__}: {error}"
             return ModelFailed(said)
         seconds = self._clock.monotonic() - started
-        self._pace.ran(sum(work.rows), seconds)
+        self._pace.ran(sum(work.rows), seconds, size_bytes=self._size_bytes(work))
         if self._observer is not None:
             self._observer.ran(rows=sum(work.rows), seconds=seconds)
         specs = self._signature.outputs

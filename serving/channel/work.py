@@ -27,6 +27,17 @@ class Work(msgspec.Struct, frozen=True):
     deadlines: tuple[float, ...]
 
 
+def tensors_bytes(tensors: Tensors) -> int:
+    """Of BYTES tensors those that they hold, which numpy doesn't count."""
+    return sum([_tensor_bytes(tensor) for tensor in tensors])
+
+
+def _tensor_bytes(tensor: Tensor) -> int:
+    if tensor.datatype == "BYTES":
+        return sum(map(len, tensor.array.flat)) + 4 * tensor.array.size
+    return tensor.array.nbytes
+
+
 class Answer(msgspec.Struct, frozen=True):
     """A replica's answer to a ``Work``: the rows of every request that isn't in ``dropped``, in order.
 

@@ -14,6 +14,7 @@ import msgspec
 from serving.commands.lines import replay_lines
 from serving.commands.options import Subparsers, config_option, settings_of, write_whatever_happens
 from serving.commands.terminal import clean, drawn
+from serving.places import shown_place
 from serving.rollout.event_log import LogCompacted, LogError, LogMissing, open_log
 from serving.rollout.history import Replayed, replayed
 from serving.rollout.report import report
@@ -54,10 +55,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.until is not None and again.seq < args.until:
         return _failed(f"there is no event {args.until}: the log ends with event {again.seq}", WRONG_ARGUMENTS)
     if args.json:
-        raw = msgspec.json.format(msgspec.json.encode(_document(_shown(url), again)), indent=2)
+        raw = msgspec.json.format(msgspec.json.encode(_document(shown_place(url), again)), indent=2)
         sys.stdout.write(f"{raw.decode()}\n")
     else:
-        for line in replay_lines(_shown(url), again):
+        for line in replay_lines(shown_place(url), again):
             sys.stdout.write(f"{drawn(line, None, color=False)}\n")
     return 1 if again.mismatches else 0
 
@@ -92,13 +93,6 @@ def _document(where: str, again: Replayed) -> dict[str, Any]:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
-
-
-def _shown(url: str) -> str:
-    """The place without a password that may be in it."""
-    scheme, is_url, rest = url.partition("://")
-    before, at, after = rest.rpartition("@")
-    return f"{scheme}://{before.partition(':')[0]}@{after}" if is_url and at else url
 
 
 def _failed(reason: str, code: int) -> int:

@@ -21,6 +21,7 @@ from serving.deployments.link import MembershipRouter
 from serving.deployments.model import MODEL_DRAIN_S, ModelReplica
 from serving.errors import LoadFailed
 from serving.model_settings import ModelSettings
+from serving.rollout.whole import whole
 from serving.settings import Settings
 
 log = logging.getLogger("holdfast")
@@ -56,11 +57,15 @@ class ServeDeployer:
         await self._serve(functools.partial(serve.delete, application_of(name), _blocking=False))
 
     async def _serve(self, call: Callable[..., T], *args: Any) -> T:
-        """Ask Serve in a thread, one question at a time.
+        """Ask Serve in a thread, one question at a time, and in the order in which they came.
 
         To deploy and even to tell a status, Serve marks a module of its own as pickled by value and takes the mark
-        away again; of two threads that do so, one fails.
+        away again; of two threads that do so, one fails. So the next question waits also for one that nobody waits for
+        any more: a version must not be deleted before it is deployed.
         """
+        return await whole(self._asked(call, *args))
+
+    async def _asked(self, call: Callable[..., T], *args: Any) -> T:
         async with self._one_at_a_time:
             try:
                 return await asyncio.to_thread(call, *args)

@@ -13,7 +13,7 @@ from ray import serve
 from models.registry import Registry
 from serving.autoscaling import DEMAND
 from serving.clock import SystemClock
-from serving.deployments.folders import metrics_dir, table_path
+from serving.deployments.folders import metrics_dir, system_id, system_mark, table_path
 from serving.deployments.link import link_to
 from serving.deployments.process import METRICS_FLUSH_S, every, set_up_logging
 from serving.deployments.remote_control import RemoteControl
@@ -67,7 +67,12 @@ class GatewayReplica:
         self._file = TableFile(table_path(run_dir))
         self._cache = await open_cache(settings, clock=SystemClock(), random=random.random)
         self._gateway = Gateway(
-            settings, link=link_to, read_manifest=registry.manifest, clock=SystemClock(), cache=self._cache
+            settings,
+            link=link_to,
+            read_manifest=registry.manifest,
+            clock=SystemClock(),
+            cache=self._cache,
+            system=system_mark(settings, system_id(settings)),
         )
         self._incidents = open_incidents(settings, self._gateway, clock=SystemClock(), random=random.random)
         self._traces = open_tracing(
@@ -91,6 +96,7 @@ class GatewayReplica:
             port=lambda: self._listener.port,
             metrics_dir=metrics_dir(run_dir),
             incidents=store,
+            system=self._gateway.system,
             version=own_version(),
             clock=SystemClock(),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from serving.deployments.folders import metrics_dir
+from serving.deployments.folders import metrics_dir, system_id, system_mark
 from serving.deployments.process import every, set_up_logging
 from serving.settings import Settings
 
@@ -19,7 +19,8 @@ class HaproxyReplica:
         set_up_logging(settings)
         open_metrics(metrics_dir(run_dir))
         self._haproxy = ProcessMetrics("haproxy")
-        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings), on_start=self._haproxy.began)
+        system = system_mark(settings, system_id(settings))
+        self._keeper = HaproxyKeeper(settings, HaproxyFiles(settings), system=system, on_start=self._haproxy.began)
         await self._keeper.start()
         self._sweeper = asyncio.get_running_loop().create_task(
             every(10.0, lambda: asyncio.to_thread(forget_dead_processes, metrics_dir(run_dir)))

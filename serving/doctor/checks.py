@@ -128,7 +128,7 @@ def public_port(found: PortFact, *, running: bool) -> Check:
         if running:
             return Check(name, "bad", f"{seen}, though a Holdfast runs: nobody can reach it", "holdfast status")
         return Check(name, "ok", seen)
-    if running and found.holdfast:
+    if running and found.ours:
         return Check(name, "ok", f"{found.port} is ours")
     who = "another Holdfast" if found.holdfast else "another program"
     seen = f"{found.port}: {found.error}" + (f"; {who} listens there" if _taken(found) else "")
@@ -138,7 +138,7 @@ def public_port(found: PortFact, *, running: bool) -> Check:
 def gateway_ports(found: tuple[PortFact, ...], needed: int, *, running: bool) -> Check:
     name = "http.gateway_ports"
     free = [one for one in found if one.error is None]
-    ours = [one for one in found if running and one.error is not None and one.holdfast]
+    ours = [one for one in found if running and one.error is not None and one.ours]
     others = [one for one in found if one not in free and one not in ours]
     seen = f"{len(free)} free" + (f", {len(ours)} ours" if ours else "")
     if others:

@@ -29,11 +29,12 @@ class LockFact(NamedTuple):
 
 
 class PortFact(NamedTuple):
-    """``error`` is why nobody can listen there; ``holdfast`` whether a gateway or HAProxy of ours answers."""
+    """``error`` is why nobody can listen there; ``holdfast`` whether a Holdfast answers, ``ours`` whether this one."""
 
     port: int
     error: str | None = None
     holdfast: bool = False
+    ours: bool = False
 
 
 class FolderFact(NamedTuple):

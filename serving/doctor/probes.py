@@ -29,7 +29,7 @@ from serving.admin.token import open_to_others, read_token
 from serving.clock import Clock
 from serving.cluster import UNFINISHED_RESTORE, bind_error
 from serving.commands.asking import host_to_ask, this_machine
-from serving.deployments.folders import socket_dir
+from serving.deployments.folders import known_system_id, socket_dir, system_mark
 from serving.doctor.facts import (
     ClockFact,
     Facts,
@@ -46,8 +46,10 @@ from serving.doctor.facts import (
 )
 from serving.ingress.haproxy import ACCEPTING_PATH
 from serving.ingress.keeper import HaproxyFiles, binary, running_pid
+from serving.places import shown_place
 from serving.rollout.event_log import LogCorrupt, LogError, LogMissing, open_log
 from serving.rollout.log_copy import sqlite_file
+from serving.rollout.log_postgres import read_url
 from serving.settings import Settings, SettingsError
 
 DISTRIBUTION: Final = "holdfast"
@@ -67,8 +69,10 @@ def find(settings: Settings, clock: Clock, *, root: Path | None = None) -> Facts
         packages=find_packages(),
         lock=find_lock(root or Path(__file__).parents[2]),
         running=find_running(settings),
-        restore_unfinished=(Path(settings.state_dir) / UNFINISHED_RESTORE).exists(),
-        public=find_port(settings.http.host, settings.http.port, ask=host_to_ask(settings)),
+        restore_unfinished=find_unfinished(settings),
+        public=find_port(
+            settings.http.host, settings.http.port, ask=host_to_ask(settings), system=find_system(settings)
+        ),
         gateways=tuple(_gateway_ports(settings)),
         state=find_folder(Path(settings.state_dir)),
         store=find_folder(settings.store_dir),
@@ -143,28 +147,53 @@ def find_running(settings: Settings) -> str:
     return NOBODY
 
 
-def find_port(host: str, port: int, *, ask: str) -> PortFact:
+def find_system(settings: Settings) -> str | None:
+    """The mark of this Holdfast's gateways, None if it never ran."""
+    with contextlib.suppress(OSError, ValueError):
+        if (known := known_system_id(settings)) is not None:
+            return system_mark(settings, known)
+    return None
+
+
+def find_unfinished(settings: Settings) -> bool:
+    """Whether a restore was interrupted; a state folder that can't be seen is told of by ``find_folder``."""
+    with contextlib.suppress(OSError):
+        return (Path(settings.state_dir) / UNFINISHED_RESTORE).exists()
+    return False
+
+
+def find_port(host: str, port: int, *, ask: str, system: str | None) -> PortFact:
+    """Whether it is free, and if not, whether a Holdfast has it; ``system`` is our own mark."""
     error = bind_error(host, port)
-    return PortFact(port, error, holdfast=error is not None and _is_holdfast(ask, port))
+    holdfast, ours = (False, False) if error is None else _whose(ask, port, system)
+    return PortFact(port, error, holdfast=holdfast, ours=ours)
 
 
 def _gateway_ports(settings: Settings) -> Iterator[PortFact]:
     host = settings.http.gateway_host
     first, last = settings.http.gateway_ports
+    system = find_system(settings)
     for port in range(first, last + 1):
-        yield find_port(host, port, ask=this_machine(host))
+        yield find_port(host, port, ask=this_machine(host), system=system)
 
 
-def _is_holdfast(host: str, port: int) -> bool:
-    """Whether what listens there speaks as our gateways and our HAProxy do."""
+def _whose(host: str, port: int, system: str | None) -> tuple[bool, bool]:
+    """Whether what listens there speaks as gateways and HAProxy do, and whether it may be ours.
+
+    HAProxy without a gateway doesn't say whose it is.
+    """
     connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
     try:
         with contextlib.closing(connection):
             connection.request("GET", ACCEPTING_PATH)
             said = json.loads(connection.getresponse().read(1000))
     except (OSError, http.client.HTTPException, ValueError):
-        return False
-    return isinstance(said, dict) and bool(said.keys() & {"accepting", "error"})
+        return False, False
+    if not isinstance(said, dict):
+        return False, False
+    if "accepting" in said:
+        return True, system is not None and said.get("system") == system
+    return "error" in said, "error" in said
 
 
 # Folders and files
@@ -172,7 +201,10 @@ def _is_holdfast(host: str, port: int) -> bool:
 
 def find_folder(path: Path) -> FolderFact:
     """The folder, or the nearest above it that is there: where it would be made."""
-    there = next(one for one in (path, *path.parents) if one.exists())
+    try:
+        there = next(one for one in (path, *path.parents) if one.exists())
+    except OSError as error:  # below a folder that may not be searched
+        return FolderFact(str(path), error=f"it can't be seen: {error.strerror or error}")
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
@@ -258,7 +290,11 @@ def find_postgres(settings: Settings) -> ServerFact:
     except ImportError:
         return ServerFact(where, error="psycopg isn't installed: pip install 'holdfast[postgres]'")
     try:
-        with psycopg.connect(settings.event_log_place, connect_timeout=int(ASK_S)) as connection:
+        arguments = {**read_url(settings.event_log_place), "connect_timeout": int(ASK_S)}
+    except ValueError as error:
+        return ServerFact(where, error=str(error))
+    try:
+        with psycopg.connect(**arguments) as connection:
             number = connection.info.server_version
     except psycopg.Error as error:
         return ServerFact(where, error=(str(error) or type(error).__name__).splitlines()[0])
@@ -268,9 +304,12 @@ def find_postgres(settings: Settings) -> ServerFact:
 def find_redis(url: str) -> ServerFact:
     from redis import Redis, RedisError
 
-    where = url.rpartition("@")[2].rpartition("://")[2].partition("?")[0]  # a password may stand before it, or after
+    where = shown_place(url)
     try:
         client = Redis.from_url(url, socket_timeout=ASK_S, socket_connect_timeout=ASK_S, protocol=2)
+    except (ValueError, TypeError):  # not its text: that may repeat a part of the password
+        return ServerFact(where, error="the URL isn't one that the Redis library can read")
+    try:
         with contextlib.closing(client):
             told: Any = client.info("server")
             version = tuple(int(part) for part in str(told["redis_version"]).split(".")[:3])

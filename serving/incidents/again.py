@@ -127,8 +127,9 @@ def _changed_rows(was: Array, now: Array, like: KeptTensor) -> Array:
     unequal = np.asarray(was != now)
     if was.dtype.kind == "f":
         unequal = unequal & ~(np.isnan(was) & np.isnan(now))
-    rows = unequal.reshape(len(unequal), -1) if len(like.shape) > 1 else unequal.reshape(-1, 1)
-    return np.asarray(rows.any(axis=1))
+    if len(like.shape) < 2:
+        return unequal.reshape(-1)
+    return np.asarray(unequal.any(axis=tuple(range(1, unequal.ndim))))
 
 
 def _max_abs(like: KeptTensor, was: Array, now: Array) -> float | None:

@@ -157,8 +157,8 @@ def facts_of(ended: Ended, failure: str, *, wall: float, rollout: str, quoting: 
         version = canary.version.partition("@")[2]
     exchange, given = ended.exchange, ended.given
     attempts = () if exchange is None else exchange.failed[-ATTEMPTS_MAX:]
-    fault = _fault(ended, canary)
-    if not quoting and (failure == BadQuality.code or isinstance(ended.error, CallerError)):
+    fault, quotes = _fault(ended, failure, canary)
+    if quotes and not quoting:
         fault = ""
     return Facts(
         wall=wall,
@@ -185,15 +185,16 @@ def answer_of(ended: Ended) -> Tensors:
     return () if last is None else last.outputs
 
 
-def _fault(ended: Ended, canary: FailedAttempt | None) -> str:
+def _fault(ended: Ended, failure: str, canary: FailedAttempt | None) -> tuple[str, bool]:
+    """What went wrong, in words, and whether they may quote values of the inputs."""
     if canary is not None:
-        return canary.message
+        return canary.message, False
     if ended.error is not None:
-        return ended.error.message
-    if ended.doubts:
-        return ended.doubts
+        return ended.error.message, isinstance(ended.error, CallerError)
     last = last_failed(ended)
-    return "" if last is None else last.message
+    if failure != BadQuality.code and last is not None:
+        return last.message, False
+    return ended.doubts, True
 
 
 def _attempt(failed: FailedAttempt) -> Attempt:

@@ -1,7 +1,8 @@
 """HAProxy's configuration, from the settings. Pure.
 
 It is static: one ``server`` line for each port that a gateway may take, health-checked, so that gateways come and go
-without a reload. A gateway that answers late is soon left out, as long as there is another; where a whole machine is
+without a reload. The check also asks whose gateway it is: where another Holdfast shares the range, each uses only its
+own. A gateway that answers late is soon left out, as long as there is another; where a whole machine is
 too busy, those who answer late are asked all the same. A request is sent to another gateway if the first one dies
 before it answered, as long as it fits HAProxy's buffer. What HAProxy answers by itself is JSON like everything else,
 but for bytes that it can't read as HTTP: its 400 to those can't be changed. Not here: running it, and the socket that
@@ -75,7 +76,8 @@ _CHECKED: Final = f"""\
     balance leastconn
     option httpchk
     http-check send meth GET uri {ACCEPTING_PATH}
-    http-check expect status 200"""
+    http-check expect status 200
+    http-check expect string '{{said}}'"""
 
 _ERRORS: Final = {
     502: "the gateway died while it had the request",
@@ -84,8 +86,17 @@ _ERRORS: Final = {
 }
 
 
-def render_config(http: HttpSettings, *, pidfile: Path) -> str:
-    """The configuration file's text."""
+def accepting_body(accepting: bool, system: str) -> bytes:
+    """What a gateway of the Holdfast with the mark ``system`` answers to a check."""
+    return b'{"accepting":%b,%b}' % (b"true" if accepting else b"false", _whose(system).encode())
+
+
+def _whose(system: str) -> str:
+    return f'"system":"{system}"'
+
+
+def render_config(http: HttpSettings, *, pidfile: Path, system: str) -> str:
+    """The configuration file's text; only gateways with the mark ``system`` get requests."""
     first, last = http.gateway_ports
     servers = [f"    server g{port} {http.gateway_host}:{port}" for port in range(first, last + 1)]
     return _TEMPLATE.format(
@@ -97,7 +108,7 @@ def render_config(http: HttpSettings, *, pidfile: Path) -> str:
         drain_s=max(1, round(http.drain_timeout_s)),
         retries=len(servers),
         patience_s=PATIENCE_S,
-        checked=_CHECKED,
+        checked=_CHECKED.format(said=_whose(system)),
         errors="\n".join(f"    http-error status {status} {_json(text)}" for status, text in _ERRORS.items()),
         servers="\n".join(servers),
     )

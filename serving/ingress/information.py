@@ -14,6 +14,7 @@ import msgspec
 from models.manifest import ModelVersion
 from serving.errors import InvalidRequest
 from serving.gateway import Gateway
+from serving.ingress.haproxy import accepting_body
 from serving.ingress.http import HttpResponse, json_response
 from serving.protocol import metadata
 from serving.protocol.metadata import IndexEntry, ModelStats, Replica, Timing, VersionReplicas
@@ -57,7 +58,7 @@ class Information:
                 return _health(metadata.ready_body(self._gateway.ready), self._gateway.ready)
             case "accepting":
                 accepting = self._gateway.accepting
-                return _health(b'{"accepting":true}' if accepting else b'{"accepting":false}', accepting)
+                return _health(accepting_body(accepting, self._gateway.system), accepting)
             case "models":
                 return json_response(metadata.model_list(sorted(self._gateway.table.models)))
             case "index":

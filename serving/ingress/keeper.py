@@ -83,11 +83,17 @@ def listen(http: HttpSettings) -> socket.socket:
 
 
 class HaproxyKeeper:
-    """One HAProxy process, replaced whenever it ends. ``on_start`` hears of each that begins."""
+    """One HAProxy process, replaced whenever it ends, before the gateways with the mark ``system``.
 
-    def __init__(self, settings: Settings, files: HaproxyFiles, *, on_start: Callable[[], None] = lambda: None) -> None:
+    ``on_start`` hears of each process that begins.
+    """
+
+    def __init__(
+        self, settings: Settings, files: HaproxyFiles, *, system: str, on_start: Callable[[], None] = lambda: None
+    ) -> None:
         self._http = settings.http
         self._files = files
+        self._system = system
         self._on_start = on_start
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -106,7 +112,7 @@ class HaproxyKeeper:
         """
         files = self._files
         files.folder.mkdir(parents=True, exist_ok=True)
-        files.config.write_text(render_config(self._http, pidfile=files.pidfile))
+        files.config.write_text(render_config(self._http, pidfile=files.pidfile, system=self._system))
         self._listener = await asyncio.to_thread(listen, self._http)
         await self._spawn()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())

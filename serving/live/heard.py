@@ -13,11 +13,14 @@ from serving.live.series import SeriesPage
 
 
 class GatewayHeard(msgspec.Struct, frozen=True):
+    """``system`` is the mark of the Holdfast that it is one of."""
+
     pid: int
     time: float
     accepting: bool
     ready: bool
     routing_table: int
+    system: str = ""
 
 
 class CanaryHeard(msgspec.Struct, frozen=True):

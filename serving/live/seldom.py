@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from serving.clock import Clock
+
+log = logging.getLogger("holdfast.live")
 
 READ_EVERY_S: Final = 5.0
 
@@ -14,7 +17,7 @@ T = TypeVar("T")
 
 
 class Seldom(Generic[T]):
-    """``read`` may take its time, and raises nothing."""
+    """``read`` may take its time. If it raises, what was read before stays, and the rest of the page is told."""
 
     def __init__(self, read: Callable[[], T], first: T, *, clock: Clock) -> None:
         self._read = read
@@ -27,5 +30,8 @@ class Seldom(Generic[T]):
         now = self._clock.monotonic()
         if now - self._at >= READ_EVERY_S:
             self._at = now
-            self._known = await asyncio.to_thread(self._read)
+            try:
+                self._known = await asyncio.to_thread(self._read)
+            except Exception:
+                log.exception("what is shown of files can't be read, so the last that was known is shown")
         return self._known

@@ -44,10 +44,14 @@ def build_live(
     port: Callable[[], int],
     metrics_dir: Path,
     incidents: IncidentStore | None,
+    system: str,
     version: str,
     clock: Clock,
 ) -> Live:
-    """``status`` is this gateway's, ``port`` where it listens, ``rollouts`` asks the control plane for all of them."""
+    """``status`` is this gateway's, ``port`` where it listens, ``rollouts`` asks the control plane for all of them.
+
+    ``system`` is the mark of this Holdfast's gateways.
+    """
     name = f"{os.getpid()}-{clock.wall():.0f}"
     recording = Recording(name, buckets=len(LATENCY_BUCKETS_S) + 1, now=clock.wall())
     history = History(LATENCY_BUCKETS_S)
@@ -60,7 +64,7 @@ def build_live(
 
     gathering = Gathering(
         own=own,
-        siblings=Siblings(settings.http, own_port=port, after=history.after, clock=clock),
+        siblings=Siblings(settings.http, system=system, own_port=port, after=history.after, clock=clock),
         control=control,
         golden=golden.look,
         kept=kept.look,

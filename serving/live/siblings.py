@@ -1,7 +1,8 @@
 """Asks the node's other gateways how they stand, each at its own port. A thin shell.
 
 A gateway that is too busy to answer in time is taken for as it was a moment ago; one whose port nobody listens at is
-gone. Not here: what their answers mean (``serving.live.merge``, ``serving.live.history``).
+gone, and so is one that is another Holdfast's. Not here: what their answers mean (``serving.live.merge``,
+``serving.live.history``).
 """
 
 from __future__ import annotations
@@ -35,11 +36,21 @@ class _Last(NamedTuple):
 
 
 class Siblings:
-    """``own_port`` isn't asked. ``after`` says which seconds of a gateway's series are known."""
+    """``own_port`` isn't asked. ``after`` says which seconds of a gateway's series are known.
+
+    ``system`` is the mark of those that are siblings.
+    """
 
     def __init__(
-        self, http: HttpSettings, *, own_port: Callable[[], int], after: Callable[[str], int], clock: Clock
+        self,
+        http: HttpSettings,
+        *,
+        system: str,
+        own_port: Callable[[], int],
+        after: Callable[[str], int],
+        clock: Clock,
     ) -> None:
+        self._system = system
         self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.gateway_host, http.gateway_host)
         first, last = http.gateway_ports
         self._ports = range(first, last + 1)
@@ -63,6 +74,8 @@ class Siblings:
                     get(self._host, port, STATUS_PATH), get(self._host, port, f"{SERIES_PATH}?after={after}")
                 )
             heard = Heard(port, _STATUS.decode(status), _PAGE.decode(page))
+            if heard.status.gateway.system != self._system:
+                raise ValueError(f"port {port}: it is another Holdfast's")
         except TimeoutError:
             if known is None or self._clock.monotonic() - known.at > BUSY_S:
                 return None

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.inference import InferenceRequest, Shape, Tensor, Tensors
 from models.signature import ANY, Signature
-from serving.channel.work import Answer, Work
+from serving.channel.work import Answer, Work, tensors_bytes
 
 Key = tuple[Shape, ...]
 """What requests must have in common to share a batch: every input's shape but for its rows."""
@@ -31,14 +31,8 @@ def batch_key(request: InferenceRequest, *, fixed: bool) -> Key:
 
 
 def request_bytes(request: InferenceRequest) -> int:
-    """The bytes of a request's inputs; of BYTES tensors those that they hold, which numpy doesn't count."""
-    return sum([_tensor_bytes(tensor) for tensor in request.inputs])
-
-
-def _tensor_bytes(tensor: Tensor) -> int:
-    if tensor.datatype == "BYTES":
-        return sum(map(len, tensor.array.flat)) + 4 * tensor.array.size
-    return tensor.array.nbytes
+    """The bytes of a request's inputs."""
+    return tensors_bytes(request.inputs)
 
 
 def join(requests: Sequence[InferenceRequest], deadlines: Sequence[float]) -> Work:

@@ -10,6 +10,12 @@ from typing import Final
 WEIGHT: Final = 0.2
 """Of the newest batch, in the means."""
 
+FIT_WEIGHT: Final = 0.1
+"""Of the newest batch, in what tells fixed costs from those of a row: that needs batches of several sizes."""
+
+SPREAD_MIN: Final = 0.1
+"""How much recent sizes have to differ, as a share of their mean, for that to be told."""
+
 BATCH_SHARE: Final = 1 / 16
 """How much of the time that a request was given its batch may be expected to take. Behind a batch that is under way and
 beside another gateway's it takes four times as long, and there has to be time for another attempt. It is a share of
@@ -21,24 +27,44 @@ OVERDUE_MIN_S: Final = 0.01
 
 
 class BatchPace:
-    """Means of the last batches. Times in seconds, unless it says otherwise from sending a batch to its answer."""
+    """What recent batches say. Times in seconds, unless it says otherwise from sending a batch to its answer.
 
-    __slots__ = ("_batch_s", "_cap", "_row_s")
+    The model's own time for a batch is taken to be ``base + rows * slope``: the line of least squares through recent
+    batches, of which each newer one weighs more. Waiting behind other gateways' batches isn't in it: else the one with
+    the smaller batches would think its rows the dearer ones.
+    """
+
+    __slots__ = ("_answered", "_batch_s", "_both", "_cap", "_last_rows", "_model_s", "_rows", "_squares")
 
     def __init__(self) -> None:
+        self._answered = False
         self._batch_s = 0.0
-        self._row_s = 0.0
-        """That the model computes for a row, together with its share of what a batch needs anyway. Waiting behind other
-        gateways' batches isn't in it: else the one with the smaller batches would think its rows the dearer ones."""
+        self._last_rows = 0
+        self._rows = 0.0
+        self._squares = 0.0
+        self._model_s = 0.0
+        self._both = 0.0
+        """Means of the rows, of their squares, of the model's time, and of rows times time; together they fit."""
         self._cap: int | None = None
 
-    def returned(self, seconds: float) -> None:
-        """A batch was answered, well or not."""
-        self._batch_s += WEIGHT * (seconds - self._batch_s)
+    def returned(self, seconds: float, *, good: bool) -> None:
+        """A batch came back. How long a failed one took counts only while there is nothing better to go by.
+
+        Failing may be quick: with that in the mean, a replica that computes would soon seem to hang.
+        """
+        if good and not self._answered:
+            self._answered, self._batch_s = True, seconds
+        elif good or not self._answered:
+            self._batch_s += WEIGHT * (seconds - self._batch_s)
 
     def computed(self, rows: int, seconds: float) -> None:
         """The model has computed so many rows in so much time of its own."""
-        self._row_s += WEIGHT * (seconds / rows - self._row_s)
+        weight = FIT_WEIGHT if self._last_rows else 1.0
+        self._last_rows = rows
+        self._rows += weight * (rows - self._rows)
+        self._squares += weight * (rows * rows - self._squares)
+        self._model_s += weight * (seconds - self._model_s)
+        self._both += weight * (rows * seconds - self._both)
 
     def went_well(self) -> None:
         """A batch was answered without having to be taken apart."""
@@ -60,9 +86,28 @@ class BatchPace:
             else:
                 most = self._cap
         batch_s = given_s * BATCH_SHARE
-        if not self._row_s or most * self._row_s <= batch_s:
+        if not self._model_s:
             return most
-        return max(1, int(batch_s / self._row_s))
+        surely = batch_s * self._rows / self._model_s  # even if all of the time were the rows'
+        if surely >= most:
+            return most
+        slope_s = self._slope_s()
+        base_s = self._model_s - slope_s * self._rows
+        # To be twice as quick as the fixed costs allow makes nobody's answer come sooner: the others wait for it.
+        batch_s = max(batch_s, 2.0 * base_s)
+        # What is larger than what was seen is tried in steps, each of which tells of the next one.
+        rows = 2.0 * max(self._last_rows, self._rows)
+        if slope_s:
+            rows = min(rows, (batch_s - base_s) / slope_s)
+        return max(1, min(most, int(max(rows, surely) + 1e-6)))
+
+    def _slope_s(self) -> float:
+        """The model's time for one more row; 0 as long as the sizes don't tell."""
+        spread = self._squares - self._rows * self._rows
+        if spread < (SPREAD_MIN * self._rows) ** 2:
+            return 0.0
+        slope_s = (self._both - self._rows * self._model_s) / spread
+        return min(max(slope_s, 0.0), self._model_s / self._rows)
 
     def overdue(self, seconds: float) -> bool:
         """Whether a batch that has been under way for so long takes unusually long."""

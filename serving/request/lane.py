@@ -205,7 +205,7 @@ class Lane:
         """Whether another replica could take what this one had: one that lives, isn't ejected and doesn't hang."""
         for client in self._clients.values():
             name = client.replica_id
-            if client.live and name != replica_id and not self._outliers.ejected(name) and not self._hangs(name):
+            if client.live and name != replica_id and not self._outliers.ejected(name) and not self._hangs(client):
                 return True
         return False
 
@@ -213,10 +213,10 @@ class Lane:
         """Whether another replica would take something at once."""
         return self.has_other(replica_id) and self._free_client(replica_id) is not None
 
-    def _hangs(self, replica_id: str) -> bool:
+    def _hangs(self, client: ReplicaClient) -> bool:
         """Whether the replica has had its work for unusually long."""
-        since = self._busy_since.get(replica_id)
-        return since is not None and self._pace.overdue(self._clock.monotonic() - since)
+        since = self._busy_since.get(client.replica_id)
+        return since is not None and client.outstanding > 0 and self._pace.overdue(self._clock.monotonic() - since)
 
     @property
     def waiting(self) -> int:
@@ -388,6 +388,8 @@ class Lane:
     def _send(self, members: list[Pending], client: ReplicaClient) -> None:
         now = self._clock.monotonic()
         batch = _Batch(members, client, now)
+        if not client.outstanding:
+            self._busy_since[client.replica_id] = now
         stats = self.stats
         for pending in members:
             pending.batch = batch
@@ -405,7 +407,6 @@ class Lane:
             return
         self._inflight += 1
         self._requests_inflight += len(members)
-        self._busy_since.setdefault(client.replica_id, now)
         batch.answer.add_done_callback(lambda _: self._returned(batch))
 
     def _turn_to(self, client: ReplicaClient, members: list[Pending], now: float) -> None:
@@ -442,7 +443,7 @@ class Lane:
         if not batch.answer.cancelled():
             error = batch.answer.exception()
             good = bad = 0
-            self._pace.returned(now - batch.sent)
+            self._pace.returned(now - batch.sent, good=error is None)
             if error is None:
                 good, bad = self._deliver(batch, batch.answer.result())
             elif isinstance(error, RequestError):

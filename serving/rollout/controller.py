@@ -9,6 +9,7 @@ here: what is decided (``serving.rollout.decide``), looking (``serving.rollout.l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
@@ -24,14 +25,24 @@ from serving.rollout.history import Claim, Folded, History, folded, history
 from serving.rollout.journal import Journal, writer_elsewhere
 from serving.rollout.looking import Looker
 from serving.rollout.state import IllegalMove, RolloutState
+from serving.rollout.whole import whole
 from serving.rollout.world import World
 
 log = logging.getLogger("holdfast.control")
 
 REOPEN_S: Final = 2.0
 """After trouble with the log, until it is opened again."""
+LOOK_ON_S: Final = 10.0
+"""The same while another one writes it: that one may be silent for much longer before it counts as gone."""
+DAMAGED_S: Final = 30.0
+"""The same if it is damaged, which only a person mends: all of it is read again."""
 BLIND_START_S: Final = 5.0
 """A log that can't be read for so long keeps nothing from being served any more: what the settings say is served."""
+LONG_READ_S: Final = 30.0
+"""Nor does one that has not failed, but is still being read after so long."""
+HISTORIES_MAX: Final = 8
+"""So many may be asked for at a time; whoever gives a command must not have to wait behind more."""
+RUNBOOK: Final = "docs/runbooks/HoldfastEventLogFailing.md says what to do"
 
 COMMANDS: Final[dict[str, type[Pause | Resume | Promote | Abort | Rollback]]] = {
     "pause": Pause,
@@ -65,10 +76,17 @@ class Controller:
         self._claim = claim
         self._claimed = False
         self._known: Folded | None = None
+        self._looked_on: Folded | None = None
+        """What was read of the log while another one writes it."""
         self._clock = clock
         self._journal: Journal | None = None
         self._doer: Doer | None = None
         self._status = Status("starting")
+        self._reader: EventLog | None = None
+        self._reading = asyncio.Lock()
+        self._histories = 0
+        self._failed = asyncio.Event()
+        """Set when the log couldn't be read once."""
 
     # What is known
 
@@ -99,19 +117,39 @@ class Controller:
             raise RolloutsUnavailable(self._why_not())
         state = self.desired.rollouts.get(model)
         if state is None:
-            raise RolloutNotFound(f"'{model}' never had a rollout")
+            raise RolloutNotFound(
+                f"'{model}' never had a rollout; `holdfast rollout status` shows those that had one, `holdfast rollout "
+                "start` starts one"
+            )
         return state
 
     async def history(self, model: str, *, after: int, limit: int) -> History:
-        """Events of the model's rollouts, read from the log. Raises ``RolloutsUnavailable``."""
+        """Events of the model's rollouts, read from the log. Raises ``RolloutsUnavailable``.
+
+        Anybody may ask, so one is read at a time, over a connection of its own that stays open: opening one, and
+        closing it, takes the turn of whoever writes.
+        """
+        return await whole(self._history(model, after, limit))
+
+    async def _history(self, model: str, after: int, limit: int) -> History:
+        if self._histories >= HISTORIES_MAX:
+            raise RolloutsUnavailable(f"{HISTORIES_MAX} histories are being read already: ask again in a second")
+        self._histories += 1
         try:
-            event_log = await asyncio.to_thread(self._open_log)
-            try:
-                return await asyncio.to_thread(history, event_log, model, after, limit)
-            finally:
-                await asyncio.to_thread(event_log.close)
+            async with self._reading:
+                if self._reader is None:
+                    self._reader = await asyncio.to_thread(self._open_log)
+                return await asyncio.to_thread(history, self._reader, model, after, limit)
         except LogError as error:
-            raise RolloutsUnavailable(f"the event log can't be read: {error}") from None
+            await self._close_reader()
+            raise RolloutsUnavailable(f"the event log can't be read: {error}; {RUNBOOK}") from None
+        finally:
+            self._histories -= 1
+
+    async def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await asyncio.to_thread(reader.close)
 
     # What people say
 
@@ -166,17 +204,20 @@ class Controller:
 
     def _why_not(self) -> str:
         state, detail = self.status
-        return f"rollouts can't be changed now, the controller's state is {state}" + (f": {detail}" if detail else "")
+        known = f": {detail}" if detail else ""
+        advice = "the event log is still being read: try again in a moment" if state == "starting" else RUNBOOK
+        return f"rollouts can't be changed now, the controller's state is {state}{known}; {advice}"
 
     # One log after the other
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        blind = asyncio.get_running_loop().call_later(BLIND_START_S, self._begin_blind)
+        blind = asyncio.ensure_future(self._begin_blind())
         try:
             while True:
-                if (journal := await self._opened()) is None:
-                    await asyncio.sleep(REOPEN_S)
+                journal = await self._opened()
+                if not isinstance(journal, Journal):
+                    await asyncio.sleep(journal)
                     continue
                 error = await self._follow(journal)
                 log.error("this controller can't go on with the event log as it knows it: %s", error)
@@ -184,32 +225,44 @@ class Controller:
                 self._status = _status_of(error)
         finally:
             blind.cancel()
+            await self._close_reader()
 
-    def _begin_blind(self) -> None:
+    async def _begin_blind(self) -> None:
+        """In time, if nothing is known of the log by then."""
+        await asyncio.sleep(BLIND_START_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONG_READ_S - BLIND_START_S):
+                await self._failed.wait()
         if self._journal is None and self._known is None:
             log.error("the event log can't be read: what the settings say is served")
             self._world.begin(None)
 
-    async def _opened(self) -> Journal | None:
-        """The log, read and claimed; None if that isn't possible now."""
+    async def _opened(self) -> Journal | float:
+        """The log, read and claimed; if that isn't possible now, the seconds until it is tried again."""
         event_log: EventLog | None = None
+        rest_s = REOPEN_S
         try:
             event_log = await asyncio.to_thread(self._open_log)
-            known = self._known = await asyncio.to_thread(folded, event_log)
+            known = self._known = await asyncio.to_thread(folded, event_log, self._looked_on)
+            self._looked_on = None
             elsewhere = writer_elsewhere(known, self._claim, claimed_before=self._claimed, wall=self._clock.wall())
             if not elsewhere:
                 journal = await Journal.opened(event_log, known, claim=self._claim, clock=self._clock)
                 self._claimed = True
                 return journal
             self._tell(Status("standby", f"{elsewhere}; this controller only looks on"))
+            self._looked_on, rest_s = known, LOOK_ON_S
             self._world.begin(known.desired)
         except NotTheWriter:
             log.info("another controller began at the same moment; the log is read again")
         except Exception as error:  # noqa: BLE001  # whatever a database's driver raises: it is tried again
             self._tell(_status_of(error))
+            self._looked_on = None
+            self._failed.set()
+            rest_s = DAMAGED_S if isinstance(error, LogCorrupt) else REOPEN_S
         if event_log is not None:
             await asyncio.to_thread(event_log.close)
-        return None
+        return rest_s
 
     def _tell(self, status: Status) -> None:
         if status.state != self._status.state:

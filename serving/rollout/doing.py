@@ -31,7 +31,7 @@ from serving.rollout.events import (
     WeightApplied,
 )
 from serving.rollout.journal import Journal
-from serving.rollout.state import IllegalMove, RolloutState
+from serving.rollout.state import IllegalMove, Phase, RolloutState
 from serving.rollout.world import World
 
 log = logging.getLogger("holdfast.control")
@@ -125,8 +125,9 @@ class Doer:
         except LoadFailed as error:
             if isinstance(effect, RollBackNow):
                 raise  # nothing else can be done
-            await self._hear(rollout, VersionFailed(at=self._clock.wall(), reason=error.message))
-            return True
+            if not self._state(rollout).failure:
+                await self._hear(rollout, VersionFailed(at=self._clock.wall(), reason=error.message))
+            return not self._waits_for_nobody(rollout, effect)
         if not told.all:
             return False
         applied = WeightApplied(
@@ -139,6 +140,14 @@ class Doer:
         )
         await self._hear(rollout, applied)
         return True
+
+    def _waits_for_nobody(self, rollout: str, effect: Effect) -> bool:
+        """Whether an effect that has failed is still to be done: a promotion knows no pause, so nobody could resume it.
+
+        It pauses when it is baking, if what failed speaks against the canary and shall not take it back.
+        """
+        state = self._state(rollout)
+        return state.phase is Phase.PROMOTING and state.open == effect
 
     async def _settle(self, rollout: str) -> None:
         tried = 0

@@ -75,7 +75,7 @@ class Effects:
             self._starting = asyncio.get_running_loop().create_task(self._start(desired))
 
     async def _start(self, desired: DesiredState | None) -> None:
-        where, marked = (standings(desired), desired.rolled_back) if desired is not None else ({}, {})
+        where, marked = (standings(desired), desired.rolled_back) if desired is not None else ({}, None)
         while self._starting is asyncio.current_task():
             try:
                 await self._versions.start(where, marked)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_ori
 import msgspec
 import yaml
 
+from serving.plain_yaml import line_of, plain
 from serving.rollout.spec import DURATION_PATTERN, RolloutSpec, Step, step_faults
 
 MAX_CHARACTERS: Final = 16 << 10
@@ -75,6 +76,8 @@ def _read(text: str) -> tuple[RolloutSpec | None, tuple[Fault, ...]]:
     faults = reader.faults
     if isinstance(raw, dict) and faults:
         faults += _faults_between_steps(root, raw.get("steps"), known={fault.key for fault in faults})
+    if isinstance(raw, dict):
+        faults += _never_compared(root, raw.get("steps"), raw.get("analysis"))
     if faults:
         return None, tuple(sorted(faults))
     return msgspec.convert(raw, RolloutSpec), ()
@@ -89,7 +92,7 @@ def located(text: str, message: str) -> str:
         node = _node_at(_compose(text), key)
     except _NotYaml:
         return message
-    return f"line {_line(node.start_mark)}: {message}"
+    return f"line {line_of(node.start_mark)}: {message}"
 
 
 class _NotYaml(Exception):
@@ -111,7 +114,7 @@ def _compose(text: str) -> yaml.Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _NotYaml(Fault(_line(mark), "", f"no YAML: {words}")) from None
+        raise _NotYaml(Fault(line_of(mark), "", f"no YAML: {words}")) from None
     if root is None:
         raise _NotYaml(Fault(1, "", "the file is empty"))
     return root
@@ -122,10 +125,10 @@ def _survey(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise _NotYaml(Fault(_line(event.start_mark), "", f"*{event.anchor}: write it out; no aliases here"))
+            raise _NotYaml(Fault(line_of(event.start_mark), "", f"*{event.anchor}: write it out; no aliases here"))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise _NotYaml(Fault(_line(event.start_mark), "", "nested too deeply: that is no rollout"))
+            raise _NotYaml(Fault(line_of(event.start_mark), "", "nested too deeply: that is no rollout"))
 
 
 class _Reader:
@@ -145,7 +148,7 @@ class _Reader:
             entry = get_args(kind)[0]
             return [self.value(item, entry, f"{key}[{index}]") for index, item in enumerate(node.value)]
         try:
-            value = _plain(node)
+            value = plain(node)
             msgspec.convert(value, annotation)
             if isinstance(value, str) and not value.isprintable():
                 return self._fault(node, key, "more than one line of text")
@@ -190,7 +193,7 @@ class _Reader:
         return values
 
     def _fault(self, node: yaml.Node, key: str, message: str) -> object:
-        self.faults.append(Fault(_line(node.start_mark), key, message))
+        self.faults.append(Fault(line_of(node.start_mark), key, message))
         return _NOTHING
 
 
@@ -199,9 +202,25 @@ def _faults_between_steps(root: yaml.Node, steps: Any, *, known: set[str]) -> li
     if not isinstance(steps, list) or any(key.startswith("steps") for key in known):
         return []
     return [
-        Fault(_line(_node_at(root, f"steps[{index}]").start_mark), f"steps[{index}]", message)
+        Fault(line_of(_node_at(root, f"steps[{index}]").start_mark), f"steps[{index}]", message)
         for index, message in step_faults(tuple(msgspec.convert(step, Step) for step in steps))
     ]
+
+
+def _never_compared(root: yaml.Node, steps: Any, analysis: Any) -> list[Fault]:
+    """An agreement that nothing can ever come to: it is demanded, but nothing is mirrored at 100 %.
+
+    Not a rule of the spec itself: there are event logs that have such a rollout, and must stay readable.
+    """
+    first = steps[0] if isinstance(steps, list) and steps else None
+    mirrors = isinstance(analysis, dict) and analysis.get("shadow") is not None
+    if not mirrors or not isinstance(first, dict) or first.get("setWeight") != 100:
+        return []
+    message = (
+        "needs a weight under 100 first: at 100 nothing is mirrored, so there is nothing to compare; begin the steps "
+        "with a smaller setWeight, or leave out shadow"
+    )
+    return [Fault(_line(_node_at(root, "analysis.shadow").start_mark), "analysis.shadow", message)]
 
 
 def _bare(annotation: Any) -> Any:
@@ -217,11 +236,6 @@ def _is_duration(annotation: Any) -> bool:
     if isinstance(annotation, msgspec.Meta):
         return annotation.pattern == DURATION_PATTERN
     return any(map(_is_duration, get_args(annotation)))
-
-
-def _plain(node: yaml.Node) -> Any:
-    """The value of a node as YAML means it: ``5`` a number, ``'5'`` text."""
-    return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
 
 
 def _leaf_message(node: yaml.Node, annotation: Any, said: str) -> str:
@@ -242,10 +256,6 @@ def _leaf_message(node: yaml.Node, annotation: Any, said: str) -> str:
     if "regex" in said:
         return f"{quoted} is no name; small letters, digits and . _ - only"
     return f"{quoted}: {said}"
-
-
-def _line(mark: Any) -> int:
-    return 1 if mark is None else mark.line + 1
 
 
 def _below(key: str, name: str) -> str:

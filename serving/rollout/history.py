@@ -22,6 +22,8 @@ from serving.rollout.state import IllegalMove
 
 ROLLOUT_KIND: Final = "rollout"
 CONTROLLER_KIND: Final = "controller"
+SCAN_MAX: Final = 5_000
+"""So many events, of whatever model, are read at most for one part of a history."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -35,12 +37,17 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Folded(NamedTuple):
-    """What all events up to ``seq`` come to; nothing if that is 0. ``wall`` is when the last of them was written."""
+    """What all events up to ``seq`` come to; nothing if that is 0. ``wall`` is when the last of them was written.
+
+    ``snapshot`` is the event that the newest snapshot stood for, 0 without one, and ``hash`` that of the last event.
+    """
 
     desired: DesiredState
     seq: int
     claim: Claim | None = None
     wall: float = 0.0
+    snapshot: int = 0
+    hash: str = ""
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -54,7 +61,10 @@ class HistoryEvent(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """A part of a model's history, the oldest first. ``next`` is what to ask for after it; nothing if this is all."""
+    """A part of a model's history, the oldest first; it may be empty. ``next`` is what to ask for after it.
+
+    Nothing if this is all.
+    """
 
     events: tuple[HistoryEvent, ...]
     next: int | None
@@ -78,15 +88,39 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     first: Mismatch | None
 
 
-def folded(log: EventLog) -> Folded:
+def folded(log: EventLog, since: Folded | None = None) -> Folded:
     """The state of now. The newest snapshot shortens the fold, but every event that is kept is verified.
 
-    Raises ``LogCorrupt``, also if an entry can't be read, or can't follow those before it, and the other ``LogError``.
+    Of a log that was folded before (``since``) only what is new is read, if it still goes on there. Raises
+    ``LogCorrupt``, also if an entry can't be read, or can't follow those before it, and the other ``LogError``.
     """
-    desired, seq, *_ = _state_of(log.latest_snapshot())
-    claim, wall = None, 0.0
-    for event in log.read():
-        wall = event.wall
+    if since is not None and (found := _gone_on(log, since)) is not None:
+        return found
+    desired, snapshot, *_ = _state_of(log.latest_snapshot())
+    return _fold(log.read(), Folded(desired, snapshot, snapshot=snapshot))
+
+
+def _gone_on(log: EventLog, since: Folded) -> Folded | None:
+    """None if the log isn't the one that was folded, as after a restore, or what is new was dropped already."""
+    seq, last = log.head()
+    if seq == since.seq:
+        return since if last == since.hash else None
+    if seq < since.seq:
+        return None
+    try:
+        events = log.read(since.seq)
+        first = next(events, None)
+        if first is None or first.previous != since.hash:
+            return None
+        return _fold(chain((first,), events), since)
+    except LogCompacted:
+        return None
+
+
+def _fold(events: Iterator[Event], start: Folded) -> Folded:
+    desired, seq, claim, wall, snapshot, last = start
+    for event in events:
+        wall, last = event.wall, event.hash
         if event.kind == CONTROLLER_KIND:
             claim = _claim(event)
         if event.seq <= seq:
@@ -94,22 +128,25 @@ def folded(log: EventLog) -> Folded:
         seq = event.seq
         if event.kind == ROLLOUT_KIND:
             desired = _after(desired, _entry(event), event.seq)
-    return Folded(desired, seq, claim, wall)
+    return Folded(desired, seq, claim, wall, snapshot, last)
 
 
 def history(log: EventLog, model: str, after: int, limit: int) -> History:
-    """At most ``limit`` events of the model's rollouts after event ``after``. What was dropped is left out.
+    """At most ``limit`` events of the model's rollouts after event ``after``, from the next ``SCAN_MAX`` of the log.
 
-    Raises ``LogError``.
+    What was dropped is left out, and nothing comes after what isn't there yet. Raises ``LogError``.
     """
+    if after > log.head()[0]:
+        return History((), None)
     found: list[HistoryEvent] = []
-    for event in _kept(log, after):
-        if event.kind != ROLLOUT_KIND or _model_of(event) != model:
-            continue
-        if len(found) == limit:
-            return History(tuple(found), found[-1].seq if found else after)
-        entry = _entry(event)
-        found.append(HistoryEvent(event.seq, event.wall, event.cause, entry.rollout, entry.event))
+    for number, event in enumerate(_kept(log, after)):
+        ours = event.kind == ROLLOUT_KIND and _model_of(event) == model
+        if number == SCAN_MAX or (ours and len(found) == limit):
+            return History(tuple(found), after)
+        if ours:
+            entry = _entry(event)
+            found.append(HistoryEvent(event.seq, event.wall, event.cause, entry.rollout, entry.event))
+        after = event.seq
     return History(tuple(found), None)
 
 

@@ -19,6 +19,7 @@ from serving.rollout.desired import DesiredState, Entry, due, encode_desired, en
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, LogUnavailable, NotTheWriter
 from serving.rollout.events import ClockTick, Observed, RollBackNow, VersionFailed
 from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Claim, Folded
+from serving.rollout.own_thread import OwnThread
 from serving.rollout.whole import whole
 
 log = logging.getLogger("holdfast.control")
@@ -45,8 +46,9 @@ class Journal:
         self._log = event_log
         self._claim = claim
         self._clock = clock
+        self._thread = OwnThread("journal")
         self._turn = asyncio.Lock()
-        self._snapshot_at = known.seq
+        self._snapshot_at = known.snapshot
         self._snapshot_of = known.desired
         self._written_at = clock.monotonic()
         self.desired = known.desired
@@ -85,7 +87,8 @@ class Journal:
     async def close(self) -> None:
         """Whoever still waits for the log is told that this journal has ended."""
         self._end(LogUnavailable("the log was closed"))
-        await asyncio.to_thread(self._log.close)
+        await self._thread.do(self._log.close)
+        self._thread.close()
 
     async def still_writes(self) -> None:
         """Find out whether another one has claimed the log, and say now and then that this one hasn't gone.
@@ -96,8 +99,10 @@ class Journal:
             if self.trouble or self._clock.monotonic() - self._written_at >= ALIVE_S:
                 await self._append(CONTROLLER_KIND, msgspec.json.encode(self._claim), cause=None, patient=True)
                 return
+            if self.ended.done():
+                return
             try:
-                await asyncio.to_thread(self._check_head, self.seq)
+                await self._thread.do(self._check_head, self.seq)
             except LogUnavailable as error:
                 self._in_trouble(error)
             except LogError as error:
@@ -109,10 +114,10 @@ class Journal:
         """A later start needn't fold all of the log, and the oldest of it may go. Never raises."""
         async with self._turn:
             seq, desired = self.seq, self.desired
-            if self.ended.done() or desired is self._snapshot_of:
+            if self.ended.done() or (desired is self._snapshot_of and not self.wants_snapshot):
                 return
             try:
-                await asyncio.to_thread(self._kept, seq, encode_desired(desired))
+                await self._thread.do(self._kept, seq, encode_desired(desired))
             except LogUnavailable as error:
                 self._in_trouble(error)
                 return
@@ -137,6 +142,7 @@ class Journal:
 
     @property
     def wants_snapshot(self) -> bool:
+        """Whether much has been written since the last one, be it only that this controller writes still."""
         return self.seq - self._snapshot_at >= SNAPSHOT_EVERY
 
     async def _hear(self, make: Callable[[DesiredState], Entry], *, patient: bool) -> None:
@@ -180,7 +186,7 @@ class Journal:
             if self.ended.done():
                 raise self.ended.result()
             try:
-                event = await asyncio.to_thread(self._log.append, kind, payload, wall=self._clock.wall(), cause=cause)
+                event = await self._thread.do(self._log.append, kind, payload, wall=self._clock.wall(), cause=cause)
             except LogUnavailable as error:
                 self._in_trouble(error)
                 if not patient:

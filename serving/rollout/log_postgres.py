@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -64,6 +65,19 @@ def open_postgres(url: str, *, create: bool = True) -> ChainedLog:
         raise
 
 
+def read_url(url: str) -> dict[str, Any]:
+    """What a URL says, by libpq's names. Raises ``ValueError`` with a text that repeats nothing of it: no password."""
+    import psycopg
+
+    try:
+        found: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        found = {"port": "none"}
+    if not re.fullmatch(r"\d*(,\d*)*", str(found.get("port") or "")):  # half a password, if a / in it isn't escaped
+        raise ValueError("the URL of the event log isn't one that PostgreSQL's library can read")
+    return found
+
+
 def create_tables(query: Query) -> None:
     """Make those that aren't there."""
     query(_EVENTS_TABLE)
@@ -83,11 +97,7 @@ class PostgresStore:
         self._clock = clock or SystemClock()
         self._connection: Any = None
         self._closed = False
-        try:
-            self._arguments = psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.Error:
-            # Not its text: that may repeat the password.
-            raise ValueError("the URL of the event log isn't one that PostgreSQL's library can read") from None
+        self._arguments = read_url(url)
         host = self._arguments.get("host") or "the local socket"
         self._where = f"PostgreSQL at {host}, database {self._arguments.get('dbname') or 'of the user'}"
 

@@ -178,11 +178,17 @@ class SqliteStore:
 
 
 def _find(path: Path) -> None:
-    """Raises ``LogMissing`` if the file isn't an event log, and never was. Changes nothing, not even beside it."""
-    if not path.is_file():
-        raise LogMissing(f"{path}: {'not a file' if path.exists() else 'there is no event log'}")
-    if path.with_name(f"{path.name}.head").exists():
-        return  # it was one; what became of it is told when it is opened
+    """Raises ``LogMissing`` if the file isn't an event log, and never was. Changes nothing, not even beside it.
+
+    Raises ``LogUnavailable`` if that can't be seen.
+    """
+    try:
+        if not path.is_file():
+            raise LogMissing(f"{path}: {'not a file' if path.exists() else 'there is no event log'}")
+        if path.with_name(f"{path.name}.head").exists():
+            return  # it was one; what became of it is told when it is opened
+    except OSError as error:  # below a folder that may not be searched
+        raise LogUnavailable(f"{path}: {error.strerror or error}") from error
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as database:
         if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'holdfast_events'").fetchall():
             raise LogMissing(f"{path}: there is no event log in this file")

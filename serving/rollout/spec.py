@@ -94,7 +94,7 @@ class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
 
 
 class ShadowRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="camel"):
-    """What the comparison with the mirrored answers must come to."""
+    """What the comparison with the mirrored answers must come to. At 100 % none are: the first weight must be less."""
 
     agreement: Annotated[Share, Meta(description="Share of compared answers that must agree.")]
     min_compared: Annotated[Count, Meta(description="Answers to compare before their agreement counts.")] = 100

@@ -20,8 +20,9 @@ import msgspec
 from models.errors import InvalidName, ModelError, VersionNotFound
 from models.manifest import ModelVersion
 from models.registry import Registry
-from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError, RolloutRefused
+from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError, RolloutRefused, RolloutsUnavailable
 from serving.model_settings import ModelSettings, UsePriorVersion
+from serving.rollout.own_thread import OwnThread
 from serving.rollout.standing import Standing
 from serving.rollout.whole import whole
 from serving.rollout.withdrawn_file import WithdrawnFile
@@ -102,6 +103,7 @@ class VersionControl:
         self._known = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
         self._writing = asyncio.Lock()
+        self._writer = OwnThread("table")
 
     @property
     def table(self) -> RoutingTable:
@@ -116,11 +118,18 @@ class VersionControl:
 
         A version that fails doesn't stop the others, and is tried again when the control plane starts anew. What was
         withdrawn stays so, and what was rolled back (``model@version`` and why) isn't served: only a person takes that
-        back. Where a model stands by its last rollout counts for more than its settings, unless these call a version
+        back. If nobody knows what was (None), the withdrawn tell, and another version of the model stands in, if there
+        is one. Where a model stands by its last rollout counts for more than its settings, unless these call a version
         stable that the rollout knew nothing of.
         """
         self._known.clear()
-        self._standings, marked = dict(standings or {}), rolled_back or {}
+        self._standings = dict(standings or {})
+        marked: Mapping[str, str]
+        stand_ins: Mapping[str, str]
+        if rolled_back is None:
+            marked, stand_ins = await asyncio.to_thread(self._told_by_withdrawn)
+        else:
+            marked, stand_ins = rolled_back, NOTHING
         if self._table.models and self._table != self._state.read():  # something withdrawn is news to the gateways
             await self._change(msgspec.structs.replace)
         there = [ModelVersion(*name) for name in loaded(self._table)]
@@ -128,6 +137,7 @@ class VersionControl:
         unwanted = {name for name in there if str(name) in marked}
         for model in await asyncio.to_thread(initial_models, self._settings, self._registry):
             stable, where = self._stable_version(model), self._standings.get(model.name)
+            stable = stand_ins.get(model.name, stable)
             needed = where.needed if where is not None and not where.gives_way_to(stable) else ()
             for version in dict.fromkeys((stable, *needed, *model.versions)):
                 name = ModelVersion(model.name, version)
@@ -184,6 +194,34 @@ class VersionControl:
         await self._known.wait()
         if tasks := self._initial.get(model):
             await asyncio.wait(tasks)
+
+    def _told_by_withdrawn(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What is known to be rolled back without the event log, and by model what stands in for a stable one. Blocks.
+
+        A version that is the only one of its model isn't counted: it is better than none.
+        """
+        reasons = {digest: why for digest, why in self._table.withdrawn.items() if is_rolled_back(why)}
+        if not reasons:
+            return {}, {}
+        there = self._registry.versions()
+        marked = {str(name): reasons[digest] for name in there if (digest := self._digest(name)) in reasons}
+        stand_ins: dict[str, str] = {}
+        for model in initial_models(self._settings, self._registry):
+            stable = f"{model.name}@{model.stable_version}"
+            if stable not in marked:
+                continue
+            known = [name.version for name in there if name.model == model.name and str(name) not in marked]
+            if known:
+                stand_ins[model.name] = in_place_of(model, known)
+            else:
+                log.error("%s is served, though it was %s: the store has no other version", stable, marked.pop(stable))
+        return marked, stand_ins
+
+    def _digest(self, name: ModelVersion) -> str:
+        try:
+            return self._registry.manifest(*name).digest
+        except (ModelError, OSError):  # nor can it be served
+            return ""
 
     def _stable_version(self, model: ModelSettings) -> str:
         where = self._standings.get(model.name)
@@ -245,8 +283,8 @@ class VersionControl:
         """Deploy a version, by default the registry's highest, and serve it. Loading a loaded version is no error.
 
         The version that the settings call stable answers by default again once it is back. If it was withdrawn, it is
-        so no more. One that was ``rolled_back`` comes back by a rollout only. Raises ``ModelNotFound``, ``LoadFailed``
-        and ``RolloutRefused``.
+        so no more. One that was ``rolled_back`` comes back by a rollout only. Raises ``ModelNotFound``, ``LoadFailed``,
+        ``RolloutRefused``, and ``RolloutsUnavailable`` if it can't be written down.
         """
         asked = wishes(body)
         if asked.withdraw:
@@ -261,10 +299,17 @@ class VersionControl:
                 )
             named = self._settings.model(model)
             make_stable = named is not None and self._stable_version(named) == version
-            await self._load(ModelVersion(model, version), make_stable=make_stable)
+            try:
+                await self._load(ModelVersion(model, version), make_stable=make_stable)
+            except OSError as error:
+                if version not in self._versions_of(model):
+                    await self._deployer.delete(ModelVersion(model, version))
+                raise _unwritten(error) from None
 
     async def unload(self, model: str, body: bytes = b"") -> None:
-        """Stop serving a version, by default all of the model, and end its replicas. Raises ``ModelNotFound``.
+        """Stop serving a version, by default all of the model, and end its replicas.
+
+        Raises ``ModelNotFound``, and ``RolloutsUnavailable`` if it can't be written down.
 
         ``withdraw`` takes back what it has answered, too: no cached answer of it is given any more.
         """
@@ -275,8 +320,11 @@ class VersionControl:
             if route is None or (wish is not None and wish not in route.versions):
                 raise ModelNotFound(f"'{model}@{wish}' isn't loaded" if wish else f"'{model}' isn't loaded")
             versions = list(route.versions) if wish is None else [wish]
-            for version in versions:
-                await self._take_down(ModelVersion(model, version), reason=UNLOADED, withdraw=asked.withdraw)
+            try:
+                for version in versions:
+                    await self._take_down(ModelVersion(model, version), reason=UNLOADED, withdraw=asked.withdraw)
+            except OSError as error:
+                raise _unwritten(error) from None
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())
@@ -343,7 +391,7 @@ class VersionControl:
         async with self._writing:
             table = change(self._table)
             if table is not self._table:
-                await asyncio.to_thread(self._write, table)
+                await self._writer.do(self._write, table)
                 self._table = table
         return await self._publish(table, built=built)
 
@@ -374,13 +422,33 @@ def initial_models(settings: Settings, registry: Registry) -> tuple[ModelSetting
     return tuple(ModelSettings(name=model, versions=(version,)) for model, version in highest.items())
 
 
+def in_place_of(model: ModelSettings, others: Sequence[str]) -> str:
+    """Which of the other versions answers instead of the stable one: one that the settings name, else the one before.
+
+    The settings' last counts most, as it does for them; of later ones than the stable nobody knows what they are worth.
+    """
+    named = [version for version in model.versions if version in others]
+    key = natural_key(model.stable_version)
+    before = [version for version in others if natural_key(version) < key]
+    return named[-1] if named else max(before or others, key=natural_key)
+
+
+def _unwritten(error: OSError) -> RolloutsUnavailable:
+    return RolloutsUnavailable(f"the routing table can't be written, so it stays as it is: {error}")
+
+
 def natural_key(version: str) -> list[tuple[int, str]]:
     """Orders versions as people do: v2 before v10."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"([0-9]+)", version) if part]
 
 
 def rolled_back_because(reason: str) -> str:
-    return reason if reason.startswith("rolled back") else f"rolled back: {reason}"  # a person's reason says so itself
+    return reason if is_rolled_back(reason) else f"rolled back: {reason}"  # a person's reason says so itself
+
+
+def is_rolled_back(reason: str) -> bool:
+    """Whether a version is withdrawn for this reason because it was rolled back, and not by an unload."""
+    return reason.startswith("rolled back")
 
 
 def replaced_because(version: str) -> str:

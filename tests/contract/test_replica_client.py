@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from models.inference import Array
+from models.inference import Array, Tensor
+from models.signature import Signature, TensorSpec
 from serving.channel.address import Address, TcpAddress, UnixAddress
 from serving.channel.client import ChannelClient
 from serving.channel.frames import MAGIC, PREFIX, Kind, frame_head
@@ -733,6 +734,22 @@ class TestTheRunner:
             await world.runner.run(world.work([1]))
         assert threads[-2:] == [threading.main_thread().name, "model"]
         world.runner.close()
+
+    async def test_where_a_row_may_hold_more_what_was_quick_with_little_proves_nothing(self) -> None:
+        signature = Signature((TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))
+        threads: list[str] = []
+
+        def spying(inputs: Mapping[str, Array]) -> list[Array]:
+            threads.append(threading.current_thread().name)
+            return [inputs["x"]]
+
+        clock = FakeClock()
+        runner = ModelRunner(spying, signature, clock=clock, max_waiting=100)
+        for length in [10] * 40 + [4000]:
+            tensor = Tensor("x", "FP32", np.ones(length, np.float32))
+            await runner.run(Work((tensor,), (1,), (clock.now + FOREVER,)))
+        assert threads[-2:] == [threading.main_thread().name, "model"]
+        runner.close()
 
     async def test_a_job_that_breaks_it_costs_that_job_and_not_the_thread(self) -> None:
         world = World()

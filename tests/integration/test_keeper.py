@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serving.ingress.haproxy import ACCEPTING_PATH
+from serving.ingress.haproxy import ACCEPTING_PATH, accepting_body
 from serving.ingress.keeper import HaproxyFiles, HaproxyKeeper, listen, running_pid
 from serving.settings import GatewaySettings, HttpSettings, Settings
 
@@ -33,20 +33,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def two_free_ports() -> tuple[int, int]:
+    """Two that follow each other."""
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+            return first, first + 1
+
+
 class Gateway(BaseHTTPRequestHandler):
     """Answers whatever it is asked."""
 
     protocol_version = "HTTP/1.1"
 
     check_takes_s = 0.0
+    system = "ours"
+    answer = b"ok"
 
     def do_GET(self) -> None:
-        if self.path == ACCEPTING_PATH:
+        checked = self.path == ACCEPTING_PATH
+        if checked:
             time.sleep(self.check_takes_s)
+        body = accepting_body(True, self.system) if checked else self.answer
         self.send_response(200)
-        self.send_header("content-length", "2")
+        self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"ok")
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -56,6 +68,13 @@ class SlowGateway(Gateway):
     """Has no time for HAProxy's checks."""
 
     check_takes_s = 1.5
+
+
+class Foreign(Gateway):
+    """One of another Holdfast."""
+
+    system = "theirs"
+    answer = b"foreign"
 
 
 class Server(ThreadingHTTPServer):
@@ -126,14 +145,20 @@ class Place:
     """Where a keeper works: its settings and ports."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, self.gateway_port = free_port(), free_port()
-        http = HttpSettings(port=self.port, gateway_ports=(self.gateway_port, self.gateway_port))
+        self.port = free_port()
+        self.gateway_port, self.next_port = two_free_ports()
+        http = HttpSettings(port=self.port, gateway_ports=(self.gateway_port, self.next_port))
         self.settings = Settings(http=http, gateway=GatewaySettings(replicas=1), state_dir=str(folder))
         self.files = HaproxyFiles(self.settings)
         self.started: list[int | None] = []
 
     def keeper(self) -> HaproxyKeeper:
-        return HaproxyKeeper(self.settings, self.files, on_start=lambda: self.started.append(running_pid(self.files)))
+        return HaproxyKeeper(
+            self.settings,
+            self.files,
+            system=Gateway.system,
+            on_start=lambda: self.started.append(running_pid(self.files)),
+        )
 
     def answers(self) -> bool:
         return ask(self.port) == "ok"
@@ -174,7 +199,7 @@ from serving.settings import Settings
 
 async def main():
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
-    await HaproxyKeeper(settings, HaproxyFiles(settings)).start()
+    await HaproxyKeeper(settings, HaproxyFiles(settings), system="ours").start()
     print("started", flush=True)
     await asyncio.Event().wait()
 
@@ -225,6 +250,23 @@ def test_the_only_gateways_are_asked_also_if_they_are_late(tmp_path: Path, caplo
 
     with caplog.at_level(logging.INFO, "holdfast.haproxy"):
         assert asyncio.run(play()) == ["ok"] * 20
+
+
+def test_a_gateway_of_another_holdfast_in_the_same_range_gets_no_requests(tmp_path: Path) -> None:
+    async def play() -> list[str]:
+        place = Place(tmp_path)
+        keeper = place.keeper()
+        async with gateway(place.gateway_port, Foreign):
+            await keeper.start()
+            try:
+                await until(lambda: ask(place.port) == "503")
+                async with gateway(place.next_port):
+                    await until(place.answers)
+                    return [ask(place.port) for _ in range(20)]
+            finally:
+                await keeper.stop()
+
+    assert asyncio.run(play()) == ["ok"] * 20
 
 
 def test_who_comes_after_the_end_is_refused_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +152,18 @@ def test_external_data_comes_along(registry: Registry, tmp_path: Path) -> None:
     manifest = publish_file(registry, path, "m", "v1", extra_files=[tmp_path / "weights.bin"])
     assert [file.path for file in manifest.files] == ["golden.npz", "model.onnx", "weights.bin"]
     assert load_version(registry, "m", "v1").run({"x": ones()})[0].tolist() == [[6, 6]]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "golden.npz", "manifest.json"])
+def test_an_extra_file_takes_no_other_files_place(
+    registry: Registry, tmp_path: Path, sum_onnx: Path, make_onnx: MakeOnnx, name: str
+) -> None:
+    tensors = [("x", FLOAT, ["n", 2])], [("y", FLOAT, ["n", 2])]
+    extra = make_onnx([("Neg", ["x"], ["y"])], *tensors).rename(tmp_path / name)
+    path = shutil.copyfile(sum_onnx, tmp_path / "tried.onnx")
+    with pytest.raises(InvalidArtifact, match=f"^extra file '{re.escape(name)}': a version has a file of its own"):
+        publish_file(registry, path, "m", "v1", extra_files=[extra])
+    assert registry.versions() == []
 
 
 def test_labels_have_to_be_as_many_as_the_classes(registry: Registry, sum_onnx: Path) -> None:

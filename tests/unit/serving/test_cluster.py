@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster import RAY_ENVIRONMENT, StartError, check_ports, lock_state, set_ray_environment
+from serving.cluster import RAY_ENVIRONMENT, StartError, check_ports, check_restored, lock_state, set_ray_environment
 from serving.settings import GatewaySettings, HttpSettings, Settings
 
 
@@ -90,3 +90,9 @@ def test_what_the_environment_says_of_ray_already_stays(monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_DEDUP_LOGS", "1")
     set_ray_environment()
     assert {name: os.environ[name] for name in RAY_ENVIRONMENT} == {**RAY_ENVIRONMENT, "RAY_DEDUP_LOGS": "1"}
+
+
+def test_a_state_folder_that_cant_be_seen_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 300)  # nobody may look there, not even root
+    with pytest.raises(StartError, match=rf"^state_dir: {folder}: File name too long$"):
+        check_restored(Settings(state_dir=str(folder)))

@@ -330,3 +330,10 @@ def test_failed_golden_checks_of_all_replicas_that_there_were_are_known(folder: 
     for _ in range(2):
         run_in(folder, REPLICA)
     assert run_in(folder, "print(golden_failures(folder))").strip() == "{('m', 'v1'): 2}"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08", b"\xff" * 64, (64).to_bytes(4, "little") + b"\0" * 4 + b"\xff" * 24])
+def test_a_file_that_cant_be_read_hides_no_other(folder: Path, content: bytes) -> None:
+    run_in(folder, REPLICA)
+    (folder / "counter_1.db").write_bytes(content)
+    assert run_in(folder, "print(golden_failures(folder))").strip() == "{('m', 'v1'): 1}"

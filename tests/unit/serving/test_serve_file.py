@@ -51,6 +51,13 @@ def test_without_arguments_everything_has_its_default(tmp_path: Path) -> None:
         (b"a: [", "no YAML: "),
         (b"a: !!python/object/apply:os.system [ls]", "no YAML: "),
         (b"\xff\xfe\x00", "not a text file: "),
+        (b"applications: [{args: {models: [{versions: [2024-13-45]}]}}]", "line 1: applications[0].args.models[0].ver"),
+        (b"applications: !!int ''", "line 1: applications: '': it isn't what its tag says"),
+        (b"applications: " + 3000 * b"[", "nested too deeply"),
+        (
+            b"applications:\n- args:\n    faults: true\n    faults: false",
+            "line 4: applications[0].args.faults: stands there twice",
+        ),
     ],
 )
 def test_what_is_no_serve_configuration_is_refused(tmp_path: Path, text: bytes, said: str) -> None:

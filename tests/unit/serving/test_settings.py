@@ -143,6 +143,16 @@ def test_strangers_who_may_change_the_system_need_a_token_to_show(http: dict[str
         parse_settings({"http": http, "admin": True})
 
 
+@pytest.mark.parametrize("http", [{"host": "0.0.0.0"}, {"gateway_host": "10.0.0.7"}])
+@pytest.mark.parametrize("admin", [None, False])
+def test_strangers_who_may_make_replicas_fail_need_a_token_to_show(http: dict[str, str], admin: bool | None) -> None:
+    raw = {"http": http, "admin": admin, "faults": True}
+    with pytest.raises(SettingsError, match=r"^faults: others than this machine can reach .*set admin_token_file$"):
+        parse_settings(raw)
+    assert parse_settings({**raw, "admin_token_file": "token"}).faults
+    assert parse_settings({"faults": True, "admin": admin}).faults
+
+
 def two_models(first: dict[str, object], second: dict[str, object]) -> dict[str, object]:
     return {"models": [{"name": "a", "versions": ["v1", "v2"], **first}, {"name": "b", "versions": ["v1"], **second}]}
 
@@ -195,6 +205,9 @@ def two_models(first: dict[str, object], second: dict[str, object]) -> dict[str,
         (two_models({"breaker": {"failure_rate": 1.5}}, {}), "models[0].breaker.failure_rate: "),
         ({"gateway": {"autoscaling": {"max_replicas": 9}}}, "gateway.replicas: 9 replicas need as many ports"),
         ({"cache": {"redis_url": "localhost"}}, "cache.redis_url: "),
+        ({"cache": {"redis_url": "redis://:pa/ss@h:6379/0"}}, "cache.redis_url: it isn't redis://"),
+        ({"event_log": "mysql://u:p@h/db"}, "event_log: it is a path, sqlite:///path or postgresql://"),
+        ({"event_log": ""}, "event_log: it is empty"),
     ],
 )
 def test_a_protection_that_can_not_be_is_refused_with_its_key(raw: object, said: str) -> None:

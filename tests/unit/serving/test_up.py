@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,14 @@ def test_while_a_rollout_goes_on_the_prior_version_answers(state: RolloutState) 
 
 def test_a_stable_version_that_the_rollout_knew_nothing_of_counts_for_more() -> None:
     assert expected(settled().state, "v3") == [OTHER, V3]
+
+
+def test_a_store_that_cant_be_listed_is_named(tmp_path: Path) -> None:
+    store = tmp_path / ("x" * 300)  # nobody may look there, not even root
+    models = (ModelSettings(name="digits", versions=("v1",)),)
+    for settings in (Settings(store=str(store)), Settings(store=str(store), models=models)):
+        with pytest.raises(StartError, match=rf"^store: {store}: File name too long$"):
+            up._wanted(settings)
 
 
 def test_a_model_that_is_not_wanted_is_not_waited_for() -> None:

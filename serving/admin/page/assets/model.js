@@ -21,7 +21,7 @@ export function modelCard({ model, snapshot, id, open, alone, cursor, act }) {
         wrong.length ? icon("warn", snapshot.verdict.state) : icon("ok", "fine"),
         alone ? model.name : h("a", { href: pathOf(model.name), onclick: act.follow }, model.name),
         spoken(wrong.length ? " (not well)" : " (well)")),
-      h("span", { class: "stable" }, model.stable === null ? "nobody answers by default" : `${model.stable} answers`),
+      h("span", { class: "stable" }, model.stable === null ? "no stable version" : `${model.stable} is stable`),
       model.rollout !== null && h("span", { class: `badge ${phaseOf(model.rollout)[1]}` },
         `rollout ${phaseOf(model.rollout)[0]}`),
       !alone && h("button", { type: "button", class: "fold", "aria-expanded": String(open), "aria-controls": `${id}-body`,
@@ -55,7 +55,7 @@ function figures(model) {
     { more: value > 0 ? `${figure(value)}/s` : "", kind: value > 0 ? kind : "" });
   return h("dl", { class: "tiles", "aria-label": `${model.name}, the last ten seconds` },
     tile("Requests", figure(model.rate), { more: "/s" }),
-    tile("Answered", share(model.ok)), part("Degraded", model.degraded, "degraded"), part("Errors", model.errors, "bad"),
+    tile("Answered", share(model.ok + model.degraded)), part("Degraded", model.degraded, "degraded"), part("Errors", model.errors, "bad"),
     part("Shed", model.shed, "degraded"),
     tile("p50", milliseconds(model.p50_ms)), tile("p99", milliseconds(model.p99_ms)));
 }

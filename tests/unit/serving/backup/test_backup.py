@@ -465,6 +465,15 @@ def test_no_holdfast_starts_on_half_of_a_backup_and_the_next_restore_mends_it(
     assert len(all_of(served.event_log_place)) == len(ENTRIES)
 
 
+def test_an_event_log_whose_url_cant_be_read_stops_a_restore(served: Settings, tmp_path: Path) -> None:
+    made(served, tmp_path / "b.tar")
+    wiped(served)
+    elsewhere = msgspec.structs.replace(served, event_log="postgresql://u:secret@h/db?unheard=of")
+    with pytest.raises(BackupError, match=r"^event_log: the URL .* isn't one that PostgreSQL's library can read$"):
+        put_back(elsewhere, tmp_path / "b.tar")
+    assert Registry(served.store_dir).versions() == []
+
+
 # PostgreSQL that is gone
 
 

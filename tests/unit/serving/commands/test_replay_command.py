@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from serving.cli import main
+from serving.commands import replay as replay_command
 from serving.rollout.desired import Entry, decode_entry, encode_desired, encode_entry
 from serving.rollout.event_log import open_log
 from serving.rollout.events import RollBackNow
@@ -190,6 +191,12 @@ def test_a_folder_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == f"holdfast replay: {tmp_path}: not a file\n"
 
 
+def test_a_log_where_nobody_may_look_is_named_and_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / ("x" * 300) / "events.db"  # not even root may
+    assert main(["replay", "--log", str(place)]) == 1
+    assert capsys.readouterr().err == f"holdfast replay: {place}: File name too long\n"
+
+
 def test_a_url_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", "--log", "mysql://here/there"]) == 2
     assert "not mysql://" in capsys.readouterr().err
@@ -228,3 +235,14 @@ def test_a_password_in_the_url_is_never_shown(capsys: pytest.CaptureFixture[str]
     url = "postgresql://anna:hunter2@127.0.0.1:1/holdfast"
     assert main(["replay", "--log", url]) == 1
     assert "hunter2" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_password_in_the_query_is_never_shown(
+    place: SqlitePlace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.setattr(replay_command, "open_log", lambda *_, **more: open_log(place.url, **more))
+    assert main(["replay", "--log", "postgresql:///db?host=/tmp&user=u&password=hunter2", *options]) == 0
+    out = capsys.readouterr().out
+    assert "postgresql:///db" in out
+    assert "hunter2" not in out

@@ -89,6 +89,13 @@ ILLS: list[tuple[str, str, str, dict[str, Any]]] = [
         "1 free, 2 of others (8101, 8102)",
         {"gateways": (WELL.gateways[0], gone(WELL.gateways[1]), gone(WELL.gateways[2]))},
     ),
+    (
+        "http.gateway_ports",
+        "bad",
+        "1 free, 2 of others (8101, 8102)",
+        {"running": "one", "gateways": (PortFact(8100), *(PortFact(port, TAKEN, True) for port in (8101, 8102)))},
+    ),
+    ("http.port", "bad", "another Holdfast", {"public": PortFact(8000, TAKEN, holdfast=True), "running": "one"}),
     ("state_dir folder", "bad", "Read-only", {"state": FolderFact("/state", error="Read-only file system")}),
     ("state_dir folder", "bad", "100 MiB free", {"state": FolderFact("/state", 100 << 20)}),
     ("state_dir folder", "bad", "room for 7 more files", {"state": FolderFact("/state", GIB, 7)}),
@@ -134,11 +141,11 @@ def test_there_is_an_ill_for_every_check() -> None:
 GOOD: list[tuple[str, str, dict[str, Any]]] = [
     ("lock", "no requirements.lock", {"lock": LockFact(None)}),
     ("running", "a Holdfast runs", {"running": "a Holdfast runs"}),
-    ("http.port", "8000 is ours", {"public": PortFact(8000, TAKEN, holdfast=True), "running": "one"}),
+    ("http.port", "8000 is ours", {"public": PortFact(8000, TAKEN, True, True), "running": "one"}),
     (
         "http.gateway_ports",
         "1 free, 2 ours",
-        {"running": "one", "gateways": (PortFact(1, TAKEN, True), PortFact(2, TAKEN, True), PortFact(3))},
+        {"running": "one", "gateways": (PortFact(1, TAKEN, True, True), PortFact(2, TAKEN, True, True), PortFact(3))},
     ),
     ("event log", "none yet", {"log": LogFact("/l")}),
     ("event log", "300 events, the last 200 verified", {"log": LogFact("/l", 300, NOW, 200)}),

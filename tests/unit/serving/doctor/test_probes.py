@@ -11,6 +11,7 @@ import pytest
 
 from models.registry import Registry
 from serving.cluster import lock_state
+from serving.deployments.folders import system_id, system_mark
 from serving.doctor import probes
 from serving.doctor.facts import LogFact
 from serving.model_settings import ModelSettings
@@ -48,20 +49,38 @@ def test_everything_at_once_changes_nothing(settings: Settings, tmp_path: Path) 
 
 
 def test_a_free_port_is_free_and_a_taken_one_says_by_whom() -> None:
-    assert probes.find_port(HOST, free_port(), ask=HOST).error is None
+    assert probes.find_port(HOST, free_port(), ask=HOST, system=None).error is None
     with somebody() as port, pytest.MonkeyPatch.context() as patched:
         patched.setattr(probes, "ASK_S", 0.05)
-        taken = probes.find_port(HOST, port, ask=HOST)
+        taken = probes.find_port(HOST, port, ask=HOST, system=None)
     assert (taken.error, taken.holdfast) == ("Address already in use", False)
 
 
 @pytest.mark.parametrize(
-    ("answer", "ours"), [({"accepting": True}, True), ({"error": "no gateway"}, True), ([1], False), (b"<html>", False)]
+    ("answer", "whose"),
+    [
+        ({"accepting": True, "system": "us"}, (True, True)),
+        ({"accepting": True, "system": "them"}, (True, False)),
+        ({"accepting": True}, (True, False)),
+        ({"error": "no gateway"}, (True, True)),
+        ([1], (False, False)),
+        (b"<html>", (False, False)),
+    ],
 )
-def test_a_holdfast_is_known_by_what_it_says(answer: object, ours: bool) -> None:
+def test_a_holdfast_is_known_by_what_it_says(answer: object, whose: tuple[bool, bool]) -> None:
     with admin_server() as fake:
         fake.answer = lambda _: (200, answer)
-        assert probes.find_port(HOST, fake.port, ask=HOST).holdfast is ours
+        fact = probes.find_port(HOST, fake.port, ask=HOST, system="us")
+    assert (fact.holdfast, fact.ours) == whose
+
+
+def test_one_that_never_ran_has_no_gateways(settings: Settings) -> None:
+    assert probes.find_system(settings) is None
+    made = system_id(settings)
+    assert probes.find_system(settings) == system_mark(settings, made)
+    with admin_server() as fake:
+        fake.answer = lambda _: (200, {"accepting": True})
+        assert not probes.find_port(HOST, fake.port, ask=HOST, system=None).ours
 
 
 def test_a_holdfast_that_holds_the_state_folder_runs(settings: Settings) -> None:
@@ -77,6 +96,14 @@ def test_a_folder_that_will_be_made_is_as_good_as_the_one_it_will_be_in(tmp_path
     assert fact.free_bytes > 0
     (tmp_path / "file").write_text("")
     assert "Not a directory" in str(probes.find_folder(tmp_path / "file" / "state").error)
+
+
+def test_where_nobody_may_look_is_told(tmp_path: Path) -> None:
+    hidden = tmp_path / ("x" * 300)  # not even root may
+    facts = probes.find(Settings(state_dir=str(hidden)), FakeClock(), root=tmp_path)
+    errors = [facts.state.error, facts.store.error, facts.versions.error, facts.log.error]
+    assert [str(error)[-18:] for error in errors] == 4 * ["File name too long"]
+    assert (facts.restore_unfinished, facts.log.corrupt) == (False, False)
 
 
 def test_every_version_is_read(settings: Settings) -> None:
@@ -127,6 +154,19 @@ def test_servers_that_are_gone_are_told_without_their_passwords() -> None:
         assert fact.error is not None
         assert "secret" not in f"{fact}"
         assert f"{HOST}:{port}" in fact.where
+
+
+def test_an_event_log_whose_url_cant_be_read_is_told_without_its_password() -> None:
+    settings = Settings(event_log="postgresql://u:sec%2Fret@h/db?unheard=of")
+    for fact in (probes.find_postgres(settings), probes.find_log(settings)):
+        assert fact.error is not None
+        assert not any(part in f"{fact}" for part in ("sec", "ret"))
+
+
+def test_a_redis_whose_url_cant_be_read_is_told_without_its_password() -> None:
+    fact = probes.find_redis("redis://:sec/ret@h")
+    assert fact.error is not None
+    assert not any(part in f"{fact}" for part in ("sec", "ret"))
 
 
 def test_a_redis_that_talks_nonsense_is_told() -> None:

@@ -118,6 +118,13 @@ def test_a_difference_says_how_many_rows_changed_and_by_how_much() -> None:
     assert (found.same, found.changed, found.rows, found.max_abs) == (False, 1, 2, 1.0)
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (0, 2, 3), (3, 0)])
+def test_outputs_without_elements_are_the_same(shape: tuple[int, ...]) -> None:
+    empty = kept_tensor(Tensor("y", "FP32", np.zeros(shape, np.float32)), whole=True)
+    (found,) = differences((empty,), (empty,))
+    assert (found.same, found.max_abs, found.changed, found.rows) == (True, 0.0, 0, shape[0])
+
+
 def test_two_nans_are_the_same_and_a_nan_and_a_number_are_worlds_apart() -> None:
     assert differences((tensor([[np.nan]]),), (tensor([[np.nan]]),))[0].same
     (found,) = differences((tensor([[np.nan, 1]]),), (tensor([[2, 1]]),))

@@ -15,6 +15,7 @@ from serving.errors import BadQuality, InvalidRequest, ModelFailed, NoAnswer, Ov
 from serving.incidents.incident import IncidentLine, IncidentReport, array_of
 from serving.incidents.keeper import KINDS_MAX, QUEUE_MAX, QUEUE_MAX_BYTES, Privacy
 from serving.incidents.store import Wanted
+from serving.request.attempts import FailedAttempt
 from serving.request.pipeline import CANCELLED, InferCall
 from tests.fakes import FakeClock
 from tests.unit.serving.incidents.conftest import Kept, X, attempt, ended
@@ -154,6 +155,28 @@ def test_texts_that_quote_values_and_unread_bytes_are_left_out_where_something_i
     assert unread is not None
     assert unread.body is not None
     assert (unread.body.raw, unread.body.left_out, unread.body.sha256) == (None, "redacted", "")
+
+
+DOUBTS = "input 'x': element [0, 0] is 1, over max 0"
+
+
+@pytest.mark.parametrize("failed", [(attempt(),), ()], ids=["failed", "shed"])
+def test_a_degraded_answers_doubtful_values_are_not_quoted_where_something_is_redacted(
+    kept: MakeKept, failed: tuple[FailedAttempt, ...]
+) -> None:
+    here = kept(privacy=Privacy(redact=frozenset({"x"})))
+    reason = "model_failed" if failed else "deadline_exceeded"
+    here.keeper.ended(ended(doubts=DOUBTS, failed=failed, reason=reason))
+    found = only(here)
+    assert (found.outcome, found.failure, found.fault) == ("degraded", reason, "m@v1: it broke" if failed else "")
+
+
+def test_a_degraded_answer_says_what_failed_and_if_nothing_is_known_of_that_what_is_doubtful(kept: MakeKept) -> None:
+    here = kept()
+    here.keeper.ended(ended(doubts=DOUBTS, failed=(attempt(),), reason="model_failed"))
+    here.keeper.ended(ended(doubts=DOUBTS, reason="deadline_exceeded"))
+    here.keeper.ended(ended(doubts=DOUBTS, failed=(attempt(),)))  # another replica has answered
+    assert [line.fault for line in lines(here)] == [DOUBTS, DOUBTS, "m@v1: it broke"]
 
 
 def hide_first(model: str, tensors: dict[str, Array]) -> Mapping[str, Array]:

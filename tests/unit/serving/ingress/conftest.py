@@ -124,7 +124,9 @@ class Site:
         )
         self.refused: list[str] = []
         self.token = token
-        self.gateway = Gateway(settings, link=self._link, read_manifest=self.registry.manifest, clock=clock)
+        self.gateway = Gateway(
+            settings, link=self._link, read_manifest=self.registry.manifest, clock=clock, system="here"
+        )
         information = Information(
             self.gateway, version="1.2.3", list_versions=self.registry.versions, render_metrics=self._metrics
         )

@@ -11,14 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from serving.ingress.haproxy import ACCEPTING_PATH, BUFFER_OVERHEAD_BYTES, LISTENER, render_config
+from serving.ingress.haproxy import (
+    ACCEPTING_PATH,
+    BUFFER_OVERHEAD_BYTES,
+    LISTENER,
+    accepting_body,
+    render_config,
+)
 from serving.ingress.keeper import binary
 from serving.ingress.routes import find_target
 from serving.settings import HttpSettings
 
 
 def rendered(http: HttpSettings, folder: Path) -> str:
-    return render_config(http, pidfile=folder / "pid")
+    return render_config(http, pidfile=folder / "pid", system="0123456789abcdef")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,11 @@ def test_every_port_of_the_range_is_a_server_that_is_checked(tmp_path: Path) -> 
 
 
 def test_what_it_asks_the_gateways_is_a_path_that_they_answer(tmp_path: Path) -> None:
-    assert f"uri {ACCEPTING_PATH}\n" in rendered(HttpSettings(), tmp_path)
+    text = rendered(HttpSettings(), tmp_path)
+    assert f"uri {ACCEPTING_PATH}\n" in text
+    [said] = set(re.findall(r"^    http-check expect string '(.+)'$", text, re.MULTILINE))
+    assert said in accepting_body(True, "0123456789abcdef").decode()
+    assert said not in accepting_body(True, "another").decode()
     assert find_target(ACCEPTING_PATH).endpoint == "accepting"
 
 

@@ -31,12 +31,15 @@ async def test_it_lives_before_it_is_ready(clock: FakeClock, site: Site) -> None
     for path, status, body in [
         ("/v2/health/live", 200, {"live": True}),
         ("/v2/health/ready", 503, {"ready": False}),
-        ("/v2/holdfast/accepting", 503, {"accepting": False}),
+        ("/v2/holdfast/accepting", 503, {"accepting": False, "system": "here"}),
     ]:
         response = await site.ask("GET", path)
         assert (response.status, response.json) == (status, body)
     await site.start()
-    for path, body in [("/v2/health/ready", {"ready": True}), ("/v2/holdfast/accepting", {"accepting": True})]:
+    for path, body in [
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/holdfast/accepting", {"accepting": True, "system": "here"}),
+    ]:
         response = await site.ask("GET", path)
         assert (response.status, response.json) == (200, body)
     site.gateway.draining = True

@@ -21,7 +21,7 @@ from serving.rollout.report import ControllerReport, Overview
 from serving.settings import HttpSettings
 from tests.fakes import FakeClock
 
-STATUS = {
+STATUS: dict[str, Any] = {
     "gateway": {"pid": 1, "time": 5.0, "accepting": True, "ready": True, "routing_table": 3},
     "models": {},
     "unavailable": {},
@@ -35,6 +35,7 @@ class Sibling:
     """Another gateway's port: it answers, says nonsense, or keeps whoever asks waiting."""
 
     def __init__(self) -> None:
+        self.system = "us"
         self.asked: list[str] = []
         self.nonsense: bytes | None = None
         self.mute = False
@@ -46,7 +47,8 @@ class Sibling:
             self.asked.append(path)
             if self.mute:
                 await reader.read()
-            body = msgspec.json.encode(STATUS if path == STATUS_PATH else PAGE)
+            status = {**STATUS, "gateway": {**STATUS["gateway"], "system": self.system}}
+            body = msgspec.json.encode(status if path == STATUS_PATH else PAGE)
             answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
             writer.write(answer if self.nonsense is None else self.nonsense)
             with contextlib.suppress(OSError):
@@ -67,7 +69,7 @@ async def listening(sibling: Sibling) -> AsyncIterator[int]:
 
 def siblings(port: int, *, own: int = 0, clock: FakeClock | None = None, after: int = 0) -> Siblings:
     http = HttpSettings(port=1, gateway_ports=(port, port))
-    return Siblings(http, own_port=lambda: own, after=lambda _: after, clock=clock or SystemClock())
+    return Siblings(http, system="us", own_port=lambda: own, after=lambda _: after, clock=clock or SystemClock())
 
 
 async def test_a_sibling_tells_how_it_stands_and_is_asked_only_for_new_seconds() -> None:
@@ -85,6 +87,15 @@ async def test_nobody_asks_itself() -> None:
     async with listening(sibling) as port:
         assert await siblings(port, own=port).ask() == []
     assert sibling.asked == []
+
+
+async def test_a_gateway_of_another_holdfast_is_no_sibling() -> None:
+    sibling = Sibling()
+    async with listening(sibling) as port:
+        here = siblings(port)
+        assert len(await here.ask()) == 1
+        sibling.system = "them"
+        assert await here.ask() == []
 
 
 async def test_one_that_is_gone_is_gone_at_once() -> None:
@@ -237,3 +248,21 @@ async def test_what_lies_in_files_is_looked_up_now_and_then(clock: FakeClock) ->
     assert (await here.look(), await here.look()) == ({("m", "v1"): 1}, {("m", "v1"): 1})
     clock.advance(READ_EVERY_S)
     assert await here.look() == {("m", "v1"): 2}
+
+
+async def test_what_cant_be_read_once_is_as_it_was(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[int | Exception] = [1, OSError("gone"), 3]
+
+    def read() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    here: Seldom[int] = Seldom(read, 0, clock=clock)
+    seen = []
+    for _ in range(3):
+        seen.append(await here.look())
+        clock.advance(READ_EVERY_S)
+    assert seen == [1, 1, 3]
+    assert "can't be read" in caplog.text

@@ -44,6 +44,7 @@ class Replica:
             port=lambda: self.listener.port,
             metrics_dir=folder,
             incidents=None,
+            system="",
             version="1.2.3",
             clock=clock,
         )

@@ -698,6 +698,43 @@ def computed(work: Work, seconds: float) -> Answer:
     return Answer(doubled(work).outputs, (), seconds)
 
 
+class TestHanging:
+    async def test_one_that_fails_at_once_does_not_make_its_busy_sibling_seem_to_hang(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        good = rig.replica("good")
+        pending = rig.ask(1)
+        clock.advance(0.2)
+        good.calls[0].reply()
+        await pending.answer
+        rig.ask(2)
+        rig.answering(lambda _: Internal("broke"), "bad")
+        assert {await outcome(rig.ask(3)) for _ in range(20)} == {Internal}
+        clock.advance(0.3)
+        assert rig.lane.has_other("bad")
+        clock.advance(0.4)
+        assert not rig.lane.has_other("bad")
+
+    async def test_a_replica_that_answered_after_nobody_waited_any_more_does_not_hang(self, clock: FakeClock) -> None:
+        rig = Rig(clock)
+        replica = rig.replica()
+        for _ in range(3):
+            pending = rig.ask(1)
+            clock.advance(0.01)
+            replica.calls[0].reply()
+            await pending.answer
+        late = rig.ask(1, within=0.5)
+        clock.advance(1.0)
+        assert await outcome(late) is DeadlineExceeded
+        assert not rig.lane.has_other(None)
+        replica.calls[0].reply()
+        await settled()
+        assert rig.lane.has_other(None)
+        rig.ask(2)
+        assert rig.lane.has_other(None)
+        clock.advance(1.0)
+        assert not rig.lane.has_other(None)
+
+
 class TestTimeForABatch:
     async def test_a_slow_models_batches_fit_the_time_that_its_requests_have(self, clock: FakeClock) -> None:
         rig = Rig(clock)

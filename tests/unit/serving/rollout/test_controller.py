@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from serving.errors import InvalidRequest, RequestError, RolloutNotFound, RolloutRefused, RolloutsUnavailable
-from serving.rollout.controller import BLIND_START_S, COMMANDS, REOPEN_S, Controller
+from serving.rollout import controller as controllers
+from serving.rollout.controller import (
+    BLIND_START_S,
+    COMMANDS,
+    DAMAGED_S,
+    HISTORIES_MAX,
+    LOOK_ON_S,
+    REOPEN_S,
+    RUNBOOK,
+    Controller,
+)
 from serving.rollout.desired import DesiredState
 from serving.rollout.event_log import EventLog, LogCorrupt, LogUnavailable
-from serving.rollout.history import Claim, folded
+from serving.rollout.history import Claim, Folded, History, folded
 from serving.rollout.looking import IDLE_S
 from serving.rollout.state import Phase
 from tests.event_logs import MemoryStore
@@ -27,6 +40,7 @@ class Rig:
         self.store = MemoryStore()
         self.error: Exception | None = None
         """What everything that is asked of the log ends with."""
+        self.opened = 0
         self.worlds: list[FakeWorld] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.store.before = self._fail
@@ -37,6 +51,7 @@ class Rig:
 
     def open(self) -> EventLog:
         self._fail()
+        self.opened += 1
         return self.store.open()
 
     def another(self, name: str) -> Controller:
@@ -73,6 +88,16 @@ async def rigged(clock: FakeClock, error: Exception | None = None) -> AsyncItera
 async def started(controller: Controller, file: str = ROLLOUT_YAML) -> None:
     await controller.start(file, who="anna", why="more accurate")
     await asyncio.sleep(0.1)
+
+
+def waited(event: threading.Event) -> None:
+    event.wait(10.0)
+
+
+async def until(there: Callable[[], object]) -> None:
+    async with asyncio.timeout(10.0):
+        while not there():  # noqa: ASYNC110  # another thread does it
+            await asyncio.sleep(0.01)
 
 
 FULL = LogUnavailable("the disk is full")
@@ -139,32 +164,101 @@ class TestCommands:
 
     async def test_a_model_without_a_rollout_is_not_found(self, clock: FakeClock) -> None:
         async with rigged(clock) as (_, controller):
-            with pytest.raises(RolloutNotFound, match="'digits' never had a rollout"):
+            said = (
+                "^'digits' never had a rollout; `holdfast rollout status` shows .*, `holdfast rollout start` starts one"
+            )
+            with pytest.raises(RolloutNotFound, match=said):
                 controller.rollout("digits")
             with pytest.raises(RolloutNotFound):
                 await controller.command("digits", "pause", who="anna", why="")
 
-    async def test_the_history_is_read_from_the_log(self, clock: FakeClock) -> None:
+
+class TestHistories:
+    async def test_it_is_read_from_the_log(self, clock: FakeClock) -> None:
         async with rigged(clock) as (_, controller):
             await started(controller)
             part = await controller.history("digits", after=0, limit=3)
             assert [type(event.event).__name__ for event in part.events] == ["Start", "DeployVersion", "VersionReady"]
             assert part.next == 4
 
+    async def test_the_log_is_opened_once_and_again_after_trouble(self, clock: FakeClock) -> None:
+        async with rigged(clock) as (rig, controller):
+            opened = rig.opened
+            for _ in range(3):
+                await controller.history("digits", after=0, limit=3)
+            assert rig.opened == opened + 1
+            rig.error = FULL
+            with pytest.raises(RolloutsUnavailable, match="can't be read: the disk is full"):
+                await controller.history("digits", after=0, limit=3)
+            rig.error = None
+            await controller.history("digits", after=0, limit=3)
+            assert rig.opened == opened + 2
+
+    async def test_one_is_read_at_a_time_and_few_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also if those who asked are gone."""
+        reading, most, go_on = [0], [0], threading.Event()
+
+        def read(*_: object) -> History:
+            reading[0] += 1
+            most[0] = max(most[0], reading[0])
+            waited(go_on)
+            reading[0] -= 1
+            return History((), None)
+
+        monkeypatch.setattr(controllers, "history", read)
+        async with rigged(FakeClock()) as (_, controller):
+            asked = [
+                asyncio.create_task(controller.history("digits", after=0, limit=1)) for _ in range(HISTORIES_MAX + 1)
+            ]
+            await until(lambda: reading[0])
+            asked[0].cancel()
+            await asyncio.sleep(0.05)
+            go_on.set()
+            *found, refused = await asyncio.gather(*asked, return_exceptions=True)
+            assert most == [1]
+            assert isinstance(refused, RolloutsUnavailable)
+            assert "ask again" in refused.message
+            assert found[1:] == [History((), None)] * (HISTORIES_MAX - 1)
+
+    async def test_what_is_written_waits_for_no_reader(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not even if all of the threads that others share are busy."""
+        go_on = threading.Event()
+        async with rigged(FakeClock()) as (_, controller):
+            await until(lambda: controller.status.state == "writing")
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(1))
+            busy = loop.run_in_executor(None, waited, go_on)
+            try:
+                async with asyncio.timeout(5.0):
+                    state = await controller.start(ROLLOUT_YAML, who="anna", why="")
+                assert state.rollout == "digits-1"
+            finally:
+                go_on.set()
+                await busy
+
 
 class TestWithoutTheLog:
     async def test_until_it_is_read_nothing_is_known_and_nothing_is_done(self, clock: FakeClock) -> None:
         async with rigged(clock, FULL) as (rig, controller):
             assert controller.status == ("log_unavailable", "the disk is full")
-            with pytest.raises(
-                RolloutsUnavailable, match="the controller's state is log_unavailable: the disk is full"
-            ):
+            said = "the controller's state is log_unavailable: the disk is full; .*HoldfastEventLogFailing.md says what"
+            with pytest.raises(RolloutsUnavailable, match=said):
                 controller.rollout("digits")
-            with pytest.raises(RolloutsUnavailable):
+            with pytest.raises(RolloutsUnavailable, match=said):
                 await started(controller)
-            with pytest.raises(RolloutsUnavailable):
+            with pytest.raises(RolloutsUnavailable, match=r"HoldfastEventLogFailing\.md"):
                 await controller.history("digits", after=0, limit=1)
             assert rig.world.begun == []
+
+    async def test_while_it_is_still_being_read_a_command_is_to_come_again(self, clock: FakeClock) -> None:
+        controller = Controller(FakeWorld(), open_log=MemoryStore().open, claim=Claim("one", "here"), clock=clock)
+        with pytest.raises(
+            RolloutsUnavailable, match=r"state is starting; .* still being read: try again in a moment$"
+        ):
+            await started(controller)
+
+    def test_the_runbook_that_is_named_is_there(self) -> None:
+        assert (Path(__file__).parents[4] / RUNBOOK.partition(" ")[0]).is_file()
 
     async def test_what_the_settings_say_is_served_after_a_while_and_the_rollouts_when_it_is_back(
         self, clock: FakeClock
@@ -187,6 +281,33 @@ class TestWithoutTheLog:
             await asyncio.sleep(10.0)
             assert rig.world.begun == [DesiredState()]
 
+    async def test_one_that_is_only_long_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(controllers, "BLIND_START_S", 0.01)
+        async with rigged(FakeClock()) as (rig, _):
+            reading = threading.Event()
+            rig.store.before = lambda: waited(reading)
+            rig.another("two")
+            try:
+                await asyncio.sleep(0.2)
+                assert rig.worlds[1].begun == []
+            finally:
+                reading.set()
+            await until(lambda: rig.worlds[1].begun)
+            assert rig.worlds[1].begun == [DesiredState()]
+
+    async def test_but_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(controllers, "BLIND_START_S", 0.01)
+        monkeypatch.setattr(controllers, "LONG_READ_S", 0.1)
+        async with rigged(FakeClock()) as (rig, _):
+            reading = threading.Event()
+            rig.store.before = lambda: waited(reading)
+            rig.another("two")
+            try:
+                await until(lambda: rig.worlds[1].begun)
+            finally:
+                reading.set()
+            assert rig.worlds[1].begun[0] is None
+
     @pytest.mark.parametrize(
         "error", [ImportError("no driver"), ValueError("an event log is a path"), OSError(5, "io")]
     )
@@ -200,6 +321,15 @@ class TestWithoutTheLog:
     async def test_a_damaged_one_is_named_so(self, clock: FakeClock) -> None:
         async with rigged(clock, LogCorrupt(7, "the row was altered")) as (_, controller):
             assert controller.status == ("log_corrupt", "event 7: the row was altered")
+
+    async def test_which_is_read_again_now_and_then(self, clock: FakeClock) -> None:
+        async with rigged(clock, LogCorrupt(7, "the row was altered")) as (rig, controller):
+            rig.error = None
+            found = []
+            for seconds in (DAMAGED_S - 1.0, 2.0):
+                await asyncio.sleep(seconds)
+                found.append(controller.status.state)
+            assert found == ["log_corrupt", "writing"]
 
     async def test_a_damage_that_is_found_while_it_writes_is_named_and_the_log_read_anew(
         self, clock: FakeClock
@@ -276,6 +406,25 @@ class TestSeveral:
             await asyncio.sleep(10.0)
             assert second.rollout("digits").phase is Phase.ABORTED
             assert rig.worlds[0].done == ["deploy v2", "v1 5"], "the first one does nothing any more"
+
+    async def test_one_that_looks_on_reads_only_what_is_new(
+        self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known: list[Folded | None] = []
+
+        def reading(event_log: EventLog, since: Folded | None = None) -> Folded:
+            known.append(since)
+            return folded(event_log, since)
+
+        async with rigged(clock) as (rig, first):
+            second = rig.another("two")
+            await asyncio.sleep(10.0)
+            monkeypatch.setattr(controllers, "folded", reading)
+            await started(second)
+            await asyncio.sleep(6 * LOOK_ON_S)
+            assert first.rollout("digits").weight == 5
+            assert 5 <= len(known) <= 7
+            assert None not in known
 
     async def test_an_idle_one_finds_out_at_the_next_command(self, clock: FakeClock) -> None:
         async with rigged(clock) as (rig, first):

@@ -181,6 +181,46 @@ async def test_a_weight_that_a_person_wants_in_spite_of_that_is_published_after_
         assert (rig.state.phase, rig.state.weight) == (Phase.PROGRESSING, 5)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_promotion_that_can_not_be_published_is_tried_until_it_can(clock: FakeClock, restarted: bool) -> None:
+    """What failed is written down once, and then waits for a person as everything that speaks against the canary."""
+    async with rigged(clock) as rig:
+        await rig.start(rollout_spec(onBreach="pause"))
+        rig.world.failures["arrange"] = [LoadFailed("v1 isn't served") for _ in range(10)]
+        await rig.say(said(Promote, clock))
+        assert (rig.state.phase, rig.state.failure) == (Phase.PROMOTING, "v1 isn't served")
+        if restarted:
+            rig.doer.stop()
+            await rig.opened()
+        before = rig.journal.seq
+        await asyncio.sleep(1.0)
+        assert (rig.state.phase, rig.journal.seq) == (Phase.PROMOTING, before)
+        await asyncio.sleep(10.0)
+        assert rig.world.done == ["deploy v2", "v1 5"] + ["v1 100"] * 11
+        assert (rig.state.phase, rig.state.weight, rig.state.pause_cause) == (Phase.PAUSED, 100, "breach")
+        await rig.say(Resume(at=clock.wall(), who="anna"))
+        assert (rig.state.phase, rig.state.failure) == (Phase.BAKING, "")
+
+
+@pytest.mark.parametrize("command", [Abort, Rollback])
+async def test_and_until_then_a_person_can_take_it_back(clock: FakeClock, command: type[Abort | Rollback]) -> None:
+    async with rigged(clock) as rig:
+        await rig.start(rollout_spec(onBreach="pause"))
+        rig.world.failures["arrange"] = [LoadFailed("v1 isn't served")]
+        await rig.say(said(Promote, clock))
+        await rig.say(said(command, clock))
+        assert rig.state.settled
+        assert rig.world.done[-2:] == ["v1 0", "remove v2"]
+
+
+async def test_one_whose_breach_takes_it_back_does_so(clock: FakeClock) -> None:
+    async with rigged(clock) as rig:
+        await rig.start()
+        rig.world.failures["arrange"] = [LoadFailed("v2 isn't served any more")]
+        await rig.say(said(Promote, clock))
+        assert rig.state.phase is Phase.ROLLED_BACK
+
+
 class TestAfterARestart:
     async def test_what_was_undone_is_done(self, clock: FakeClock) -> None:
         async with rigged(clock) as rig:

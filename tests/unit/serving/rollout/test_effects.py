@@ -17,6 +17,7 @@ from serving.rollout.desired import DesiredState
 from serving.rollout.effects import Effects
 from serving.rollout.events import Abort, Promote, Rollback
 from serving.rollout.state import RolloutState
+from serving.rollout.versions import UNLOADED
 from serving.rollout.world import Look, Told
 from serving.routing.collected import Asked, Collected, collected_to_json
 from serving.routing.table import RoutingTable
@@ -428,6 +429,41 @@ class TestBlindStarts:
         assert (stage.rig.served, stage.rig.deployer.running) == ("digits@v1*", {"digits@v1"})
         assert list(stage.table.withdrawn) == [stage.digest("v2")]
         assert all("digits" in table.models for table in stage.rig.published), "something answered all the time"
+
+    @pytest.mark.parametrize(
+        ("models", "back", "served"),
+        [
+            ((), "v2 v3", "digits@v1*"),
+            ((), "v3", "digits@v2*"),
+            ((ModelSettings(name="digits", versions=("v1", "v2")),), "v2 v3", "digits@v1*"),
+            ((ModelSettings(name="digits", versions=("v3", "v1", "v2")),), "v2", "digits@v1* digits@v3"),
+            ((ModelSettings(name="digits", versions=("v1", "v2"), stable="v1"),), "v2", "digits@v1*"),
+            ((ModelSettings(name="digits", versions=("v2",)),), "v2", "digits@v1*"),
+            ((ModelSettings(name="digits", versions=("v1",)),), "v1 v2", "digits@v3*"),
+            ((ModelSettings(name="digits", versions=("v2",)),), "v1 v2 v3", "digits@v2*"),
+        ],
+    )
+    async def test_what_is_known_to_be_rolled_back_is_not_served_where_the_model_has_another_version(
+        self, clock: FakeClock, tmp_path: Path, models: tuple[ModelSettings, ...], back: str, served: str
+    ) -> None:
+        stage = Stage(tmp_path, clock)
+        stage.rig.models = models
+        stage.rig.withdrawn.write({stage.digest(version): "rolled back: bad" for version in back.split()})
+        stage.restarted()
+        stage.effects.begin(None)
+        await settled(60)
+        assert stage.rig.served == served
+        assert stage.rig.deployer.running == set(served.replace("*", "").split())
+
+    async def test_what_a_person_withdrew_is_served_if_the_settings_name_it(
+        self, clock: FakeClock, tmp_path: Path
+    ) -> None:
+        """As in any start."""
+        stage = Stage(tmp_path, clock, ModelSettings(name="digits", versions=("v1", "v2")))
+        stage.rig.withdrawn.write({stage.digest("v2"): UNLOADED})
+        stage.restarted().begin(None)
+        await settled(60)
+        assert stage.rig.served == "digits@v1 digits@v2*"
 
 
 class TestLooking:

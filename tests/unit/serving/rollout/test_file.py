@@ -55,10 +55,25 @@ def test_a_spec_survives_the_event_log_exactly() -> None:
     assert msgspec.json.decode(raw, type=RolloutSpec) == spec
 
 
+SHADOWED = f"{LEAST}analysis:\n  shadow: {{agreement: 0.99}}\n"
+
+
+def test_a_shadow_is_never_compared_if_the_first_weight_is_all() -> None:
+    assert parse_rollout(SHADOWED.replace("  - {", "  - {setWeight: 99}\n  - {")).analysis.shadow is not None
+    several = [str(fault).partition(": needs")[0] for fault in refused(f"{SHADOWED}  alpha: 2\n").faults]
+    assert several == ["line 6: analysis.shadow", "line 7: analysis.alpha: 2 isn't allowed; it must be <= 0.5"]
+
+
+def test_but_such_a_spec_in_an_old_event_log_can_be_read() -> None:
+    raw = b'{"model":"digits","version":"v2","steps":[{"setWeight":100}],"analysis":{"shadow":{"agreement":0.99}}}'
+    assert msgspec.json.decode(raw, type=RolloutSpec).analysis.shadow is not None
+
+
 @pytest.mark.parametrize(
     ("text", "line", "key", "said"),
     [
         (f"{LEAST}onBreech: pause\n", 5, "onBreech", "unknown key"),
+        (SHADOWED, 6, "analysis.shadow", "needs a weight under 100 first"),
         (changed("minAttempts", "minAttempt"), 12, "analysis.minAttempt", "known here: alpha, minAttempts"),
         (changed("version: v2\n", ""), 1, "version", "missing"),
         (changed("setWeight: 25", "setWeight: 4"), 7, "steps[2]", "setWeight 4 isn't more than 5 before it"),
@@ -93,6 +108,11 @@ def test_a_spec_survives_the_event_log_exactly() -> None:
         (changed("steps:", "steps: [{setWeight: 5}"), 5, "", "no YAML"),
         (f"{LEAST}from: &a v1\nonBreach: *a\n", 6, "", "*a: write it out"),
         (f"{LEAST}from: !!python/name:os.system x\n", 5, "from", "can't be read"),
+        (f"{LEAST}from: !!int ''\n", 5, "from", "that: it isn't what its tag says"),
+        (f"{LEAST}from: !!float ''\n", 5, "from", "that: it isn't what its tag says"),
+        (f"{LEAST}from: !!bool maybe\n", 5, "from", "'maybe': it isn't what its tag says"),
+        (f"{LEAST}from: !!timestamp today\n", 5, "from", "'today': it isn't what its tag says"),
+        (f"{LEAST}onBreach: [!!int +]\n", 5, "onBreach", "isn't one of"),
         (f"{LEAST}<<: {{from: v1}}\n", 5, "<<", "unknown key"),
         (f"{LEAST}---\n{LEAST}", 5, "", "no YAML"),
         (f"{LEAST}from: a\x00b\n", 5, "", "no YAML"),

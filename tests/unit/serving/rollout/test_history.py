@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from serving.rollout.desired import DesiredState, Entry, decode_entry, encode_desired, encode_entry, recorded
-from serving.rollout.event_log import EventLog, LogCompacted, LogCorrupt, open_log
+from serving.rollout.event_log import Event, EventLog, LogCompacted, LogCorrupt, open_log
 from serving.rollout.events import ClockTick, Decision, RollBackNow, VersionReady
-from serving.rollout.history import Claim, Folded, HistoryEvent, folded, history, replayed
+from serving.rollout.history import Claim, Folded, History, HistoryEvent, folded, history, replayed
 from serving.rollout.state import Phase
 from tests.event_logs import SqlitePlace
 from tests.rollouts import rollout_spec, settled
@@ -66,7 +66,50 @@ def test_a_log_folds_to_the_state_of_the_controller_that_wrote_it(log: EventLog)
     fill(log, entries)
     fill(log, [msgspec.json.encode(Claim("two"))], kind="controller")
     found = folded(log)
-    assert found == Folded(desired, len(entries) + 2, Claim("two"), found.wall)
+    assert found == Folded(desired, len(entries) + 2, Claim("two"), found.wall, hash=log.head()[1])
+
+
+def test_of_a_log_that_was_folded_before_only_what_is_new_is_read(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries, _ = payloads()
+    read, begun = log.read, list[int]()
+
+    def reading(after: int = 0) -> Iterator[Event]:
+        begun.append(after)
+        return read(after)
+
+    monkeypatch.setattr(log, "read", reading)
+    known = folded(log)
+    for cut in (3, 3, len(entries)):
+        fill(log, entries[log.head()[0] : cut])
+        known = folded(log, known)
+    assert begun == [0, 0, 3], "all that there was, nothing, and the rest"
+    assert known == folded(log)
+
+
+def test_one_that_was_replaced_is_read_from_its_beginning(log: EventLog, tmp_path: Path) -> None:
+    entries, _ = payloads()
+    fill(log, entries[:5])
+    known = folded(log)
+    for claims, more in ((4, 0), (5, 0), (5, 4)):
+        other = open_log(str(tmp_path / f"{claims}-{more}.db"))
+        fill(other, [msgspec.json.encode(Claim("two"))] * claims, kind="controller")
+        fill(other, entries[:more])
+        assert folded(other, known) == folded(other) != known
+        other.close()
+
+
+def test_what_was_dropped_meanwhile_is_read_from_the_snapshot(log: EventLog) -> None:
+    entries, desired = payloads()
+    fill(log, entries[:5])
+    known = folded(log)
+    fill(log, entries[5:10])
+    snapshot(log)
+    fill(log, entries[10:])
+    log.compact(11)
+    assert folded(log, known) == folded(log)
+    assert folded(log, known).desired == desired
 
 
 def test_every_decision_of_whole_rollouts_comes_out_again_byte_for_byte(log: EventLog) -> None:
@@ -214,6 +257,25 @@ def test_a_history_is_of_one_model_and_comes_in_parts(log: EventLog) -> None:
     assert [encode_entry(Entry(event.rollout, event.event)) for event in parts] == entries
     assert [event.seq for event in parts] == list(range(2, 2 * len(entries) + 2, 2))
     assert [event.wall for event in parts] == [999.0 + event.seq for event in parts]
+
+
+def test_beyond_the_end_of_the_log_there_is_no_history(log: EventLog, place: SqlitePlace) -> None:
+    assert history(log, "digits", 7, 10) == History((), None)
+    fill(log, payloads()[0][:3])
+    for after in (3, 4, 10):
+        assert history(log, "digits", after, 10) == History((), None)
+    place.sql("DELETE FROM holdfast_events WHERE seq = 3")
+    with pytest.raises(LogCorrupt, match="event 3: missing"):
+        history(log, "digits", 10, 10)
+
+
+def test_a_part_of_a_history_reads_a_part_of_the_log(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.rollout.history.SCAN_MAX", 10)
+    entries, _ = payloads()
+    fill(log, [msgspec.json.encode(Claim("one"))] * 25, kind="controller")
+    fill(log, entries[:3])
+    parts = [history(log, "digits", after, 100) for after in (0, 10, 20)]
+    assert [(len(part.events), part.next) for part in parts] == [(0, 10), (0, 20), (3, None)]
 
 
 def test_a_history_that_ends_with_its_part_has_no_next(log: EventLog) -> None:

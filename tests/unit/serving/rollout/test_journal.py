@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from serving.log_lines import FIELDS
+from serving.rollout import journal as journals
 from serving.rollout.desired import DesiredState, Entry, decode_entry, encode_entry
 from serving.rollout.event_log import LogCorrupt, LogError, LogUnavailable, NotTheWriter
 from serving.rollout.events import Abort, ClockTick, DeployVersion, VersionReady
@@ -260,6 +261,23 @@ class TestSnapshots:
         assert journal.wants_snapshot
         await journal.keep_snapshot()
         assert not journal.wants_snapshot
+
+    @pytest.mark.parametrize("opened_every", [SNAPSHOT_EVERY, SNAPSHOT_EVERY // 3])
+    async def test_an_idle_log_does_not_grow_without_end(
+        self, clock: FakeClock, disk: Disk, monkeypatch: pytest.MonkeyPatch, opened_every: int
+    ) -> None:
+        """Also if no controller lives long enough to write much."""
+        monkeypatch.setattr(journals, "KEEP_EVENTS", 2 * SNAPSHOT_EVERY)
+        journal = await opened(disk, clock)
+        for number in range(5 * SNAPSHOT_EVERY):
+            if number % opened_every == opened_every - 1:
+                journal = await opened(disk, clock)
+            clock.advance(ALIVE_S)
+            await journal.still_writes()
+            await journal.keep_snapshot()
+        kept = len(disk.kinds())
+        assert kept <= 4 * SNAPSHOT_EVERY, "what is kept, and what comes between two snapshots"
+        assert folded(disk.open())[:2] == (journal.desired, journal.seq)
 
     @pytest.mark.parametrize("error", [LogUnavailable("full"), LogCorrupt(1, "altered"), ValueError("too large")])
     async def test_one_that_fails_harms_nothing(self, clock: FakeClock, disk: Disk, error: Exception) -> None:

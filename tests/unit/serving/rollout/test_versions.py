@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from models.manifest import ModelVersion
-from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RolloutRefused
+from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RolloutRefused, RolloutsUnavailable
 from serving.model_settings import ModelSettings
 from serving.rollout import withdrawn_file
 from serving.rollout.versions import UNLOADED, natural_key, wishes
@@ -157,6 +159,24 @@ class TestLoading:
         assert rig.deployer.settings["n@v1"] == ModelSettings(name="n", versions=("v1",))
 
 
+class TestADiskWithoutRoom:
+    async def test_a_version_that_cannot_be_written_down_is_not_left_running(
+        self, clock: FakeClock, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await rig.control.load("m", asking_for("v1"))
+        monkeypatch.setattr(rig.file, "write", full)
+        with pytest.raises(RolloutsUnavailable, match="No space left"):
+            await rig.control.load("m", asking_for("v2"))
+        assert (rig.served, rig.deployer.running) == ("m@v1*", {"m@v1"})
+        with pytest.raises(RolloutsUnavailable, match="No space left"):
+            await rig.control.unload("m", asking_for("v1"))
+        assert (rig.served, rig.deployer.running) == ("m@v1*", {"m@v1"})
+
+
+def full(_: RoutingTable) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class TestUnloading:
     async def test_a_version_is_out_of_the_table_before_its_replicas_end(self, clock: FakeClock, rig: Rig) -> None:
         await rig.control.load("m", asking_for("v1"))
@@ -273,7 +293,7 @@ class TestWithdrawing:
         with monkeypatch.context() as full:
             full.setattr(table_file, "write_whole", dying)
             full.setattr(withdrawn_file, "write_whole", dying)
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(RolloutsUnavailable, match="No space"):
                 await cut_short[command]()
         await rig.restarted().start()
         assert list(rig.control.table.withdrawn) == list(rig.withdrawn.read()) == [digest]
