@@ -94,7 +94,7 @@ rollouts: env models ## roll good and bad versions out under load and print what
 bad-canary: env ## publish a bad version beside a running Holdfast's and send it requests, to watch it being taken back
 	@exec $(BIN)/python -m loadtests.rollouts.watched --store $(STORE) $(ARGS)
 
-chaos: env models ## run all chaos scenarios and print which held (some 20 minutes; ARGS='--only haproxy_killed --seed 7')
+chaos: env models ## run all chaos scenarios and print which held (half an hour; ARGS='--only haproxy_killed --seed 7')
 	@$(BIN)/python -m loadtests.chaos all --store $(STORE) $(ARGS)
 
 soak: env models ## half an hour of steady load and random faults: nothing may fail, nothing may grow (ARGS='--minutes 5')

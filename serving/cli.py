@@ -14,8 +14,19 @@ from serving.commands import backup, chaos, doctor, incidents, models, node, rep
 from serving.commands.options import config_option, settings_of
 
 
+class _Version(argparse.Action):
+    """Prints the version and ends, like argparse's own; what it takes to know it is imported only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from serving.ingress.front import own_version
+
+        print(f"holdfast {own_version()}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="holdfast", description="A fault-tolerant model-serving gateway.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print Holdfast's version and end")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     up = subparsers.add_parser("up", help="serve on this machine until Ctrl-C")
     config_option(up)

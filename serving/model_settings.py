@@ -94,7 +94,7 @@ class EjectionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         Share, Meta(description="Share of bad calls from which on a replica may be ejected, if its siblings do better.")
     ] = 0.2
     slow_factor: Annotated[
-        float, Meta(gt=1, le=1000, description="So many times slower than its siblings it is ejected.")
+        float, Meta(gt=1, le=1000, description="It is ejected if it is this many times slower than its siblings.")
     ] = 4.0
     interval_s: Annotated[Seconds, Meta(description="How long the first time; longer each further time.")] = 2.0
     interval_max_s: Annotated[Seconds, Meta(description="How long at most.")] = 60.0
@@ -201,7 +201,7 @@ class ShadowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         Literal["total_variation", "jensen_shannon"],
         Meta(description="For `distance`: the measure, from 0 (the same) to 1 (nothing in common)."),
     ] = "total_variation"
-    distance_max: Annotated[float, Meta(ge=0, le=1, description="For `distance`: as much apart they may be.")] = 0.1
+    distance_max: Annotated[float, Meta(ge=0, le=1, description="For `distance`: how far apart they may be.")] = 0.1
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.version is None):
@@ -226,11 +226,18 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     name: Annotated[Name, Meta(description="The model's name, as in `/v2/models/{name}`.")]
     versions: Annotated[
         tuple[Name, ...],
-        Meta(min_length=1, description="Versions that are deployed at start; the registry must have them."),
+        Meta(
+            min_length=1,
+            description="Versions that are deployed at start; the registry must have them. The stable one "
+            "isn't, if a rollout has put another one in its place, nor is one that was rolled back.",
+        ),
     ]
     stable: Annotated[
         Name | None,
-        Meta(description="The version that answers requests which don't name one. Left out: the last of `versions`."),
+        Meta(
+            description="The version that answers requests which don't name one. Left out: the last of `versions`. "
+            "The outcome of the model's last rollout counts for more, unless that rollout knew nothing of this version."
+        ),
     ] = None
     replicas: Annotated[
         int, Meta(ge=1, le=64, description="Replicas of each version; with `autoscaling` those at the start.")

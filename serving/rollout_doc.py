@@ -159,7 +159,8 @@ same length on it. **here** are the first attempts at the weight in force, the o
 
 ## What happens
 
-1. The version is checked, deployed, and has to pass its golden test. Until it is ready it gets no requests.
+1. The version is checked, deployed, and has to pass its golden test. Until it is ready it gets no requests. That may
+   take two minutes, whatever `progressDeadline` says; one that isn't ready by then is taken back.
 2. Each `setWeight` gives it so many percent of the requests. It gets the next weight, or is promoted, when all pauses
    between are over, it has had `minAttempts` at this weight, all gateways report, and nothing speaks against it.
 3. After the last step it is promoted: it is the stable version. The prior version stays deployed and warm while it
@@ -182,8 +183,94 @@ come to `minAttempts` by `progressDeadline`. A resume after a pause for a breach
 A bake that pauses because too few requests came goes on without them when a person resumes it.
 Time in which no controller watched counts for 30 s at most.
 
-A version that was rolled back is marked so, and gets no requests until a person starts a rollout of it again, or loads
-it by hand; that lasts until Holdfast starts anew. One that a person aborted isn't marked.
+A version that was rolled back is marked so in the event log, and gets no requests until a rollout of it is started;
+`load` of it is answered 409, also after a restart. One that a person aborted isn't marked.
+
+## Choosing the numbers
+
+The canary's **first attempts** are what counts, and it gets only its share of the requests: `minAttempts: 100` at 5 %
+takes 2 000 requests to the model. So the traffic decides what is possible:
+
+| | at 1 request/s | at 15 | at 150 |
+|---|---:|---:|---:|
+| `minAttempts: 100` at 5 % | 33 min | 2 min | 13 s |
+| `minAttempts: 100` at 25 % | 7 min | 27 s | 3 s |
+| 30 % bad at 5 % is taken back after | 3 min | 13 s | 1 s |
+| 5 % bad at 5 % | 29 min | 2 min | 12 s |
+| 5 % bad at 20 % | 9 min | 37 s | 4 s |
+| 2 % bad at 20 % | 46 min | 3 min | 18 s |
+
+The last four are medians of simulated rollouts by evidence alone, where stable fails 0.5 %
+([judgement.md](judgement.md)). What follows:
+
+- **`progressDeadline`** must be longer than the slowest step and the bake need for `minAttempts`. With the default of
+  10 minutes and 1 request a second, a step of 5 % pauses.
+- **`minAttempts`** isn't what protects: evidence looks at every attempt and takes back as soon as it is enough. It
+  keeps a canary that nobody has asked yet from growing. 100 is good; 20 for little traffic; more than 500 only takes
+  time.
+- **Weights.** Little traffic: begin at 20 %. Much: begin at 1 or 5 %, so that few callers meet a bad one. Each step of
+  two to five times the weight before.
+- **`alpha`** is the chance that a healthy canary is taken back, over the whole rollout. 0.01 wants evidence 100, 0.001
+  wants 1000, and so some more bad attempts.
+- **`slo.burnRates`** see what evidence can't: a canary that has all requests, with none of stable's to compare. The
+  long window must be able to hold `minBadEvents`: at 1 request a second it has 60 first attempts at 20 % in 5 minutes,
+  so ten bad ones are a sixth of all. Take longer windows there.
+- **`bake`**: as long as trouble may take to show, and long enough for `minAttempts`.
+
+For one request a second:
+
+```yaml
+model: digits
+version: v2
+steps: [{{setWeight: 20}}, {{setWeight: 50}}, {{setWeight: 100}}]
+analysis:
+  minAttempts: 20
+  slo: {{objective: 0.999, burnRates: [{{long: 1h, short: 5m, factor: 14.4}}], minBadEvents: 5}}
+progressDeadline: 1h
+bake: {{duration: 1h}}
+```
+
+What files of others say, and what stands for it here; a key that isn't known is refused, not left out:
+
+| There | Here |
+|---|---|
+| Argo Rollouts: `setWeight`, `pause` | the same |
+| `analysis.templates`; Flagger: `metrics`, `interval`, `threshold` | `analysis`; the gateways' own counts |
+| Flagger: `stepWeight`, `maxWeight`, `stepWeights` | `steps` |
+| `request-success-rate`, `request-duration` | `analysis.slo.objective`, `analysis.latencyObjective` |
+| `setMirrorRoute`, `mirror` | `analysis.shadow` |
+| `setHeaderRoute`, `match`, `sessionAffinity` | stickiness keys; nobody is chosen by what he is |
+| `experiment`, `blueGreen` | an A/B test (below); `steps: [{{setWeight: 100}}]` |
+| `progressDeadlineSeconds`, `scaleDownDelaySeconds` | `progressDeadline`, `bake` |
+| `webhooks` that confirm | `pause: {{}}`, and a person or a program that says `resume` |
+| `setCanaryScale`, `maxSurge`, `trafficRouting` | nothing: a canary has the model's `replicas`, the gateways route |
+
+## After a rollout
+
+Which version is stable is then in two places: the event log, and `stable` (or the last of `versions`) in
+`serve_config.yaml`. The log wins, at every start, as long as the settings name one of the two versions of the model's
+last rollout:
+
+| The last rollout, v1 → v2 | The settings call stable | Stable after a start |
+|---|---|---|
+| succeeded | v1 or v2 | v2 |
+| was rolled back or aborted | v1 or v2 | v1 |
+| either | v3, of which it knew nothing | v3 |
+| is under way | whatever | as the rollout stands; it goes on |
+
+- **If the settings still call v1 stable, it isn't started** any more: the index says `replaced by v2`. All others of
+  `versions` are, but those that were rolled back. To keep v1 as what stands behind v2, write both into `versions`,
+  v2 into `stable` and v1 into `fallback`.
+- **To go back after the bake, roll the other version out**: the same file with `version: v1`. With
+  `steps: [{{setWeight: 100}}]` and `analysis: {{minAttempts: 1}}` it has all requests as soon as it is ready.
+  `stable: v1` in the settings doesn't do it, because the last rollout knew v1.
+- **Write the new version into `serve_config.yaml`** once it has proved itself, into `versions` and, if it stands there,
+  `stable`. It changes nothing while the log is there, and it is what counts if the log is lost or put aside, or if
+  somebody starts with an empty `state_dir`.
+- **`load` and `unload`** last until the next start; what rollouts did lasts as long as the log. While a rollout isn't
+  over and done with, they are refused.
+
+`holdfast status` shows what is stable now, `holdfast replay` what the log says.
 
 ## A/B tests
 

@@ -247,9 +247,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     faults: Annotated[
         bool,
         Meta(
-            description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; it asks who they "
-            "are only if there is an `admin_token_file`, so `true` where others than this machine can reach "
-            "`http.host` or `http.gateway_host` needs one."
+            description="Whether `/v2/holdfast/faults` may make replicas fail on purpose. For tests; without an "
+            "`admin_token_file` anybody may, so `true` where others than this machine can reach `http.host` or "
+            "`http.gateway_host` needs one."
         ),
     ] = False
     busy_poll_us: Annotated[

@@ -36,9 +36,18 @@ applications:
 
 Whatever isn't *required* can be left out. Settings are read and checked once, at the start: an unknown name or an
 impossible value stops it with one line that names the setting. `holdfast check` does that without starting anything.
-Folders that aren't absolute are taken from where Holdfast is started. No setting comes from the environment; what Ray
-wants to find there, `holdfast env` prints. [settings.schema.json](settings.schema.json) is the JSON Schema of `args`.
-Beyond it, the ports must differ, every gateway needs one of its own, and `stable` must be one of `versions`.
+Folders that aren't absolute are taken from where Holdfast is started. No setting comes from the environment, but for
+the headers and certificates of `tracing`, which OpenTelemetry reads there; what Ray wants to find there, `holdfast env`
+prints.
+
+[settings.schema.json](settings.schema.json) is the JSON Schema of `args`. Beyond it these are refused: a key, a port or
+a name that stands there twice; too few ports for the gateways; a `stable`, `fallback` or `shadow` that isn't one of
+`versions` or `models`, or is the version itself; a model whose fallbacks lead back to it; a lower bound above its upper
+one; `max_batch_bytes` over half of `channel.max_frame_bytes`; an `event_log` or a `cache.redis_url` that can't be one;
+and `admin: true` or `faults: true` without an `admin_token_file` where others than this machine can reach Holdfast.
+
+At the start, what the settings name must also be in the registry, and what stands in for a model must take its inputs.
+A version may take two minutes until it is ready; if no version at all has answered after three, `holdfast up` ends.
 """
 _TABLE: Final = "| Setting | Type | Default | Unit | Meaning |\n|---|---|---|---|---|\n"
 _UNITS: Final = {
@@ -49,6 +58,7 @@ _UNITS: Final = {
     "rows": "rows",
     "mb": "megabytes",
 }
+_PER_SECOND: Final = "_per_s"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _CHOICE: Final = re.compile(r"\^\((\w+(?:\|\w+)+)\)\$")
 
@@ -154,6 +164,8 @@ def _section_text(section: Section) -> str:
 
 
 def _unit(name: str) -> str:
+    if name.endswith(_PER_SECOND):
+        return "per second"
     return _UNITS.get(name.rpartition("_")[2], "")
 
 

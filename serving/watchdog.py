@@ -8,6 +8,8 @@ keeps this thread too; that is noticed from outside, by Serve's health check. No
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import os
 import sys
 import threading
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, Protocol
 
 from serving.clock import Clock
+from serving.log_lines import TextLines
 from serving.stuck import Stuck
 
 TURNS: Final = 20
@@ -98,7 +101,7 @@ class Watchdog:
         self._watched = [(part, Stuck(limit_s, turn_max_s=LATE * self._turn_s)) for part in watched]
         self._limit_s = limit_s
         self._clock = clock
-        self._end = end or end_process
+        self._end = end or functools.partial(end_process, lines=lines_of_the_log())
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
         self._thread.start()
@@ -127,7 +130,18 @@ def stack_of(thread: int) -> str:
     return " < ".join(f"{call.name} ({Path(call.filename).name}:{call.lineno})" for call in reversed(calls))
 
 
-def end_process(reason: str) -> NoReturn:
-    """Say why on standard error, and be gone. Without logging: its locks may be what hangs."""
-    os.write(2, f"CRITICAL holdfast.watchdog: {reason}; ending process {os.getpid()}\n".encode())
+def lines_of_the_log() -> logging.Formatter:
+    """How lines of this process's log look. Asked before anything hangs: logging has locks."""
+    known = [handler.formatter for handler in logging.getLogger("holdfast").handlers]
+    return next((lines for lines in known if lines is not None), TextLines())
+
+
+def end_process(reason: str, *, lines: logging.Formatter) -> NoReturn:
+    """Say why on standard error, in a line like those of the log, and be gone.
+
+    Without a logger: its locks may be what hangs. To make a record and its line takes none.
+    """
+    said = f"{reason}; ending process {os.getpid()}"
+    record = logging.LogRecord("holdfast.watchdog", logging.CRITICAL, __file__, 0, said, None, None)
+    os.write(2, f"{lines.format(record)}\n".encode())
     os._exit(EXIT_CODE)

@@ -157,8 +157,8 @@ class RolloutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     progress_deadline: Annotated[
         Duration,
         Meta(
-            description="The canary must be ready by then, or is rolled back; each step and the bake must have "
-            "`minAttempts` by then, or the rollout pauses."
+            description="The canary must be ready by then, and within two minutes in any case, or is rolled back; each "
+            "step and the bake must have `minAttempts` by then, or the rollout pauses."
         ),
     ] = "10m"
     bake: Bake = Bake()

@@ -12,6 +12,7 @@ import pytest
 
 from serving.cli import main
 from serving.cluster import RAY_ENVIRONMENT
+from serving.ingress.front import own_version
 
 GOOD = "applications:\n- import_path: serving.app:build\n  args: {models: [{name: m, versions: [v1, v2]}]}\n"
 
@@ -20,6 +21,13 @@ def config(folder: Path, text: str) -> str:
     path = folder / "serve.yaml"
     path.write_text(text)
     return str(path)
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"holdfast {own_version()}\n"
 
 
 def test_a_right_configuration_is_said_to_be_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

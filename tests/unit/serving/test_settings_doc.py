@@ -84,6 +84,7 @@ def test_the_page_shows_ranges_units_and_defaults() -> None:
     rows = {setting.path: setting[1:4] for section in settings_doc.sections() for setting in section.settings}
     assert rows["http.port"] == ("integer from 1 to 65535", "`8000`", "")
     assert rows["http.idle_timeout_s"] == ("number above 0 to 86400", "`60`", "seconds")
+    assert rows["tracing.max_per_s"] == ("number above 0 to 10000", "`20`", "per second")
     assert rows["http.body_max_bytes"] == ("integer from 1", "`67108864` (64 MiB)", "bytes")
     assert rows["models[].name"] == ("`[a-z0-9][a-z0-9._-]*`, at most 128 long", "*required*", "")
     assert rows["models"] == ("list, see below", "left out", "")

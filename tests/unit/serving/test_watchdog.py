@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import pytest
 
 from serving.channel.runner import Job, ModelRunner
 from serving.clock import SystemClock
@@ -85,9 +89,30 @@ async def test_work_without_end_in_short_runs_is_left_alone() -> None:
     assert not ended.event.is_set()
 
 
-def test_the_end_is_one_line_and_a_code_of_its_own() -> None:
-    program = "from serving.watchdog import end_process; end_process('a turn takes longer than 5 s: f (x.py:1)')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+PROGRAM = """
+import sys
+from serving.deployments.process import set_up_logging
+from serving.settings import Settings
+from serving.watchdog import end_process, lines_of_the_log
+if sys.argv[1:]:
+    set_up_logging(Settings(log_format=sys.argv[1]))
+end_process("a turn takes longer than 5 s: f (x.py:1)", lines=lines_of_the_log())
+"""
+SAID = r"a turn takes longer than 5 s: f \(x\.py:1\); ending process \d+"
+
+
+@pytest.mark.parametrize("log_format", ["", "text", "json"])
+def test_the_end_is_one_line_of_the_log_and_a_code_of_its_own(log_format: str) -> None:
+    """With a time like all others: people sort the log of all processes by it."""
+    program = [sys.executable, "-c", PROGRAM, *([log_format] if log_format else [])]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
     (line,) = done.stderr.splitlines()
-    assert "a turn takes longer than 5 s: f (x.py:1); ending process" in line
+    moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    if log_format == "json":
+        told = json.loads(line)
+        assert (told["level"], told["logger"]) == ("CRITICAL", "holdfast.watchdog")
+        assert re.fullmatch(moment, told["time"])
+        assert re.fullmatch(SAID, told["message"])
+    else:
+        assert re.fullmatch(rf"{moment} CRITICAL holdfast\.watchdog: {SAID}", line)
     assert done.returncode == EXIT_CODE

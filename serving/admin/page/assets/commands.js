@@ -20,7 +20,7 @@ const ROLLOUT = {
   abort: ({ version, prior }) => ({ yes: "Abort", what:
     `All requests go to ${prior} at once, and the rollout ends. ${version} isn't marked as bad: it can be rolled out again.` }),
   rollback: ({ version, prior }) => ({ yes: "Roll back", grave: true, what:
-    `All requests go to ${prior} at once, the rollout ends, and ${version} is marked as bad: it gets no requests until a person starts a rollout of it again or loads it by hand.` }),
+    `All requests go to ${prior} at once, the rollout ends, and ${version} is marked as bad: it gets no requests until a rollout of it is started.` }),
 };
 
 /** A command about a rollout. `still` says of a snapshot whether it would be taken; of what isn't there, that it wouldn't. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -76,6 +77,19 @@ def test_in_an_outage_the_reasons_come_first_and_then_where_each_is_seen() -> No
         "04:53:12 digits@v2: breaker open at 8101",
     ):
         assert part in text
+
+
+def test_what_docs_operations_shows_is_what_it_would_say() -> None:
+    outage_of_a_version = outage()
+    digits = outage_of_a_version.models[0]
+    failing = msgspec.structs.replace(digits.versions[1], replicas=version("v2").replicas)
+    told = snapshot(
+        msgspec.structs.replace(digits, shadows=(), versions=(digits.versions[0], failing)),
+        gateways=outage_of_a_version.gateways,
+        events=(),
+    )
+    page = (Path(__file__).parents[4] / "docs/operations.md").read_text()
+    assert page.split("```text\n")[1].split("```")[0].splitlines() == shown(told)
 
 
 def test_a_canary_is_seen_with_its_evidence() -> None:
