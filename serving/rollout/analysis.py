@@ -38,6 +38,7 @@ from serving.rollout.evidence import (
     VariantCounts,
     agreement,
     coverage,
+    e_value,
     observed,
     relative,
     validity,
@@ -54,13 +55,15 @@ OTHERS: Final = 1 / 9
 class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was counted. ``here`` are the canary's attempts at the weight in force, the rest is of the whole rollout.
 
-    ``alone_burn`` is the canary's while it has all requests, with each key's first bad attempt alone; nothing by rules
-    1. ``gap_s`` says for how long not every gateway has reported; ``reporting`` is the judgement of the last window.
+    What the budget is judged by, by rules 2: ``every`` compares as ``process`` does, but every bad attempt, also those
+    of keys that had been bad before; ``alone_burn`` is the canary's while it has all requests. ``gap_s`` says for how
+    long not every gateway has reported; ``reporting`` is the judgement of the last window.
     """
 
     process: EProcess = EProcess()
     canary_burn: BurnRate
     stable_burn: BurnRate
+    every: EProcess | None = None
     alone_burn: BurnRate | None = None
     here: VariantCounts = VariantCounts()
     gap_s: float = 0.0
@@ -80,20 +83,26 @@ def no_evidence(spec: RolloutSpec, rules: Rules = RULES) -> Evidence:
         for rule in slo.burn_rates
     )
     burn = begun(Budget(slo.objective), burn_rules, min_bad=slo.min_bad_events)
-    return Evidence(canary_burn=burn, stable_burn=burn, alone_burn=None if rules == 1 else burn)
+    if rules == 1:
+        return Evidence(canary_burn=burn, stable_burn=burn)
+    return Evidence(canary_burn=burn, stable_burn=burn, every=EProcess(), alone_burn=burn)
 
 
 def gathered(evidence: Evidence, observation: Observation, *, here: bool) -> Evidence:
     """The evidence after one more window; ``here`` says whether the weight in force was in force all through it."""
     reporting = coverage(observation.gateways, observation.gateways_reporting)
-    alone = evidence.alone_burn
+    canary, stable = _burnt(observation.canary), _burnt(observation.stable)
+    every, alone = evidence.every, evidence.alone_burn
+    if every is not None:
+        every = observed(every, replace(observation, canary=canary, stable=stable))
     if alone is not None and observation.weight == 1:
-        alone = counted(alone, _units(observation.canary), observation.seconds)
+        alone = counted(alone, canary, observation.seconds)
     return replace(
         evidence,
         process=observed(evidence.process, observation),
-        canary_burn=counted(evidence.canary_burn, _burnt(observation.canary), observation.seconds),
-        stable_burn=counted(evidence.stable_burn, _burnt(observation.stable), observation.seconds),
+        canary_burn=counted(evidence.canary_burn, canary, observation.seconds),
+        stable_burn=counted(evidence.stable_burn, stable, observation.seconds),
+        every=every,
         alone_burn=alone,
         here=evidence.here.plus(observation.canary) if here else evidence.here,
         gap_s=0.0 if reporting.kind == "good" else evidence.gap_s + observation.seconds,
@@ -115,10 +124,9 @@ def judged(spec: RolloutSpec, evidence: Evidence, rules: Rules = RULES) -> tuple
     analysis, process = spec.analysis, evidence.process
     alpha = analysis.alpha * (1 if rules == 1 else OTHERS)
     weights = sum(step.set_weight is not None for step in spec.steps)
-    comparison = relative(process, comparison_alpha(spec, rules))
     findings = [
-        comparison,
-        _budget(evidence, worse=comparison.kind == "bad", alpha=alpha),
+        relative(process, comparison_alpha(spec, rules)),
+        _budget(evidence, alpha),
         validity(evidence.here, limit=analysis.invalid_max, alpha=alpha / (weights + 1)),
     ]
     if (rule := analysis.shadow) is not None:
@@ -128,16 +136,13 @@ def judged(spec: RolloutSpec, evidence: Evidence, rules: Rules = RULES) -> tuple
     return tuple(findings)
 
 
-def _budget(evidence: Evidence, *, worse: bool, alpha: float) -> Finding:
-    canary, stable, alone = evidence.canary_burn, evidence.stable_burn, evidence.alone_burn
-    if alone is None:
+def _budget(evidence: Evidence, alpha: float) -> Finding:
+    """Half of its alpha is for the time beside stable, and half for that in which the canary has all requests."""
+    canary, stable, every, alone = evidence.canary_burn, evidence.stable_burn, evidence.every, evidence.alone_burn
+    if every is None or alone is None:
         return burning(canary, beside=stable)
-    return burning_beyond_chance(canary, beside=stable, worse=worse, alone=alone, alpha=alpha)
-
-
-def _units(counts: VariantCounts) -> VariantCounts:
-    """The counts without what isn't a throw of its own: bad attempts of keys that had been bad before."""
-    return replace(counts, attempts=counts.attempts - counts.repeated, repeated=0)
+    worse = e_value(every) >= 2 / alpha
+    return burning_beyond_chance(canary, beside=stable, worse=worse, alone=alone, alpha=alpha / 2)
 
 
 def _burnt(counts: VariantCounts) -> VariantCounts:

@@ -15,8 +15,9 @@ long it was: an observation without attempts that took so many seconds.
 
 A rate knows nothing of chance: a window that has only begun is over its factor by a few unlucky requests, and looked
 at often enough every version is, some day. So a rate over its factor speaks against a version only together with
-evidence that has a bound (``burning_beyond_chance``): that of the comparison with stable, or, where no stable version
-answers beside it, that of ``overspent``.
+evidence that has a bound (``burning_beyond_chance``): that of a comparison with stable, or, where no stable version
+answers beside it, that of ``overspent``. Both count every attempt, as a budget does, also those of keys that had been
+bad before; so their bounds are for attempts that fail independently of each other.
 
 **Formula.** Under "each attempt is bad with a probability of at most ``factor * (1 - objective)``", that is, the
 version never burns faster than the factor, the likelihood ratios of ``serving.rollout.evidence`` multiply to an
@@ -182,14 +183,17 @@ def burning(state: BurnRate, *, beside: BurnRate | None = None) -> Finding:
 def burning_beyond_chance(state: BurnRate, *, beside: BurnRate, worse: bool, alone: BurnRate, alpha: float) -> Finding:
     """Does the variant burn its budget too fast, and is it the variant, not chance or what everybody suffers?
 
-    ``worse`` says that the comparison with stable has shown so, at whatever alpha of its own. ``alone`` has only what
-    the variant did while it had all requests, so that nobody was there to compare with: there it has to be
-    ``overspent`` at ``alpha``. Until one of both is so, a budget that burns says that nothing is known (``no_data``).
+    ``worse`` says that a comparison with stable has shown so, at an alpha of its own; if stable burns as well, it isn't
+    the budget's business. ``alone`` has only what the variant did while it had all requests, so that nobody was there
+    to compare with: there it has to be ``overspent`` at ``alpha``. Until one of both is so, a budget that burns says
+    that nothing is known (``no_data``).
     """
     found = burning(state)
-    if found.kind != "bad" or worse or overspent(alone, alpha):
+    if found.kind != "bad":
         return found
     shared = any(_shared(state, beside, rule) for rule in state.rules)
+    if (worse and not shared) or overspent(alone, alpha):
+        return found
     why = "stable's does so too: that is not the canary" if shared else "chance explains it so far"
     return msgspec.structs.replace(found, kind="no_data", why=f"{found.why}, but {why}")
 
@@ -198,7 +202,7 @@ def overspent(state: BurnRate, alpha: float) -> bool:
     """Is it more than chance that the variant burns its budget faster than the factor of any rule?
 
     If it never does so by any, this is ever true with a probability of at most ``alpha``, looked at as often as one
-    likes. Attempts that depend on each other, as those of one key, have to be counted as one.
+    likes.
     """
     enough = log(len(state.rules) / alpha)
     return any(_log_evidence(state, rule) >= enough for rule in state.rules)

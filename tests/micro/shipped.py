@@ -97,6 +97,8 @@ def found_in(phases: Sequence[Phase], spec: RolloutSpec, seen: Seen, rate: int) 
     validity = np.zeros(seen.bad.shape, dtype=bool)
     weights = sum(step.set_weight is not None for step in spec.steps)
     for begin, end, _ in stretches:
+        if not seen.invalid.any():
+            break
         here = slice(begin, end)
         logs = log_share(
             seen.invalid[:, here].cumsum(axis=1), seen.attempts[:, here].cumsum(axis=1), analysis.invalid_max
@@ -108,11 +110,16 @@ def found_in(phases: Sequence[Phase], spec: RolloutSpec, seen: Seen, rate: int) 
         logs = log_share(seen.disagreed.cumsum(axis=1), compared, 1 - shadow.agreement)
         agreement = (logs >= log(1 / alpha)) & (compared >= shadow.min_compared)
     burn = np.zeros(seen.bad.shape, dtype=bool)
-    if stretches[-1][2] == 1:  # while stable is beside it, the budget is only bad when the comparison is, too
+    if (
+        stretches[-1][2] == 1
+    ):  # beside stable, the budget is bad only after the comparison, unless keys are bad again and again
         begin = stretches[-1][0]
         rule = budget_rule(spec)
         fires = rule.fires(seen.attempts, seen.bad)[:, begin:]
-        burn[:, begin:] = fires & overspent(rule, seen.attempts[:, begin:], seen.bad[:, begin:], alpha)
+        some = np.flatnonzero(fires.any(axis=1))
+        burn[some, begin:] = fires[some] & overspent(
+            rule, seen.attempts[some, begin:], seen.bad[some, begin:], alpha / 2
+        )
     return {
         "relative": seen.proven_at,
         "burn_rate": _first(burn, rate),

@@ -21,7 +21,7 @@ from models.registry import Registry
 from serving.rollout.desired import encode_desired
 from serving.rollout.event_log import EventLog, open_log
 from serving.rollout.history import replayed
-from serving.rollout.state import Phase
+from serving.rollout.state import Phase, RolloutState
 from serving.routing.outcomes import Kind
 from tests.fakes import publish_version
 from tests.replay.recorded import LOGS, kept
@@ -70,6 +70,10 @@ def outage(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
     return "failed" if luck < 0.4 else None
 
 
+def tired_at_the_deadline(state: RolloutState) -> str:
+    return "abort" if state.pause_cause == "evidence" else patient(state)
+
+
 @dataclass(frozen=True)
 class Recording:
     """One rollout; with ``compacted`` the log begins with a snapshot of its middle."""
@@ -96,11 +100,7 @@ RECORDINGS: Final = {
             person=lambda state: "abort" if state.weight == 25 and state.phase is not Phase.ROLLING_BACK else "",
         )
     ),
-    "outage-until-the-deadline": Recording(
-        Story(
-            outage, Phase.ABORTED, person=lambda state: "abort" if state.pause_cause == "evidence" else patient(state)
-        )
-    ),
+    "outage-until-the-deadline": Recording(Story(outage, Phase.ABORTED, person=tired_at_the_deadline)),
 }
 
 

@@ -2,7 +2,8 @@
 
 If one of these fails, a change decides otherwise about what has happened already, and a Holdfast that is updated in the
 midst of a rollout goes another way than its log. Recording a log again is no way to mend that: what is new has to hold
-for later rollouts only. Logs of those are recorded beside these (``python -m tests.replay.record FOLDER``).
+for later rollouts only (``rules`` of ``Start``, docs/adr/0028). Logs of those are recorded beside these:
+``python -m tests.replay.record FOLDER``.
 """
 
 from __future__ import annotations
@@ -72,9 +73,25 @@ def test_every_ending_was_recorded(folder: Path) -> None:
     assert "golden example 2" in reasons["golden-test"]
     assert "wasn't ready within 20s" in reasons["never-ready"]
     assert "crashes again and again" in reasons["crashes"]
+    assert "the budget burns" in reasons["burn-rate"]
     assert "the budget burns" in reasons["bad-in-the-bake"]
     assert "aborted by anna" in reasons["aborted"]
     assert "after 20s at 5 % it still needed" in text_of(f"{folder.name}/outage-until-the-deadline").decode()
+
+
+@pytest.mark.parametrize(("rules", "rate"), [(1, "16.9"), (2, "19.2")])
+def test_a_rollout_is_judged_by_the_rules_that_it_began_with(rules: int, rate: str) -> None:
+    """The same canary: by rules 1 the first ten bad attempts are enough, by rules 2 it has to be more than chance."""
+    state = replayed(from_text(text_of(f"rules-{rules}/burn-rate"))).desired.rollouts["digits"]
+    assert state.rules == rules
+    assert f"the budget burns at {rate} times its rate" in state.reason
+
+
+def test_rules_of_later_are_not_guessed_at() -> None:
+    raw = next(event.payload for event in from_text(text_of("rules-2/evidence")).read() if event.kind == ROLLOUT_KIND)
+    assert b'"rules":2' in raw
+    with pytest.raises(ValueError, match="rules"):
+        decode_entry(raw.replace(b'"rules":2', b'"rules":3'))
 
 
 def test_one_begins_with_a_snapshot() -> None:

@@ -128,6 +128,7 @@ def test_beside_stable_a_budget_that_burns_is_bad_when_the_comparison_says_so_an
     found = beyond_chance(failing, well)
     assert (found.kind, found.value, found.threshold) == ("no_data", 30, 10)
     assert found.why.endswith("but chance explains it so far")
+    assert beyond_chance(failing, ticks(started(), 40, attempts=200, bad=50), worse=True).kind == "no_data"
     assert beyond_chance(well, failing, worse=True).kind == "good"
 
 
