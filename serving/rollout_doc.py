@@ -183,10 +183,11 @@ person decides, unless the version never became ready):
 - **ready**, **version**: it wasn't ready by the deadline, failed its golden test, or crashes again and again.
 
 The first four together take back a canary that is no worse than the stable version, and within its limits, in at most
-`alpha` of all rollouts, however long they last and however often they are looked at ([judgement.md](judgement.md)). That
-is for requests that fail independently of each other: a client that asks for the same bad thing again and again counts
-once in the comparison, but uses up the budget each time. A rollout is judged to its end by the rules that it began with, also if Holdfast is updated meanwhile, so `replay` comes
-out the same with every later version ([why](adr/0028-one-alpha-for-a-whole-rollout.md)).
+`alpha` of all rollouts, however long they last and however often they are looked at ([judgement.md](judgement.md)).
+That is for requests that fail independently of each other: a client that asks for the same bad thing again and again
+counts once in the comparison, but uses up the budget each time. A rollout is judged to its end by the rules that it
+began with, also if Holdfast is updated meanwhile, so `replay` comes out the same with every later version
+([why](adr/0028-one-alpha-for-a-whole-rollout.md)).
 
 Figures that are missing never take it back: after `metricsTimeout` the rollout pauses. It pauses, too, if it doesn't
 come to `minAttempts` by `progressDeadline`. A resume after a pause for a breach forgives: evidence starts from nothing.
