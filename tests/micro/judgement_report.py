@@ -105,8 +105,9 @@ it is taken back, and of what the burn rate alone would need, which has no bound
 OUTAGE = """\
 ## Outages that hit both versions
 
-Both fail 20 % for 60 000 requests (400 s). Share of rollouts that are taken back. Evidence only counts whose the bad
-attempts are, and so do all findings together. A budget is blind to that unless stable's is laid beside it.
+Both fail 20 % for 60 000 requests (400 s). Share of {rollouts} rollouts that are taken back. Chance moves it by 0.2 in
+a hundred either way; what evidence comes to exactly stands above. It only counts whose the bad attempts are, and so do
+all findings together. A budget is blind to that unless stable's is laid beside it.
 
 """
 
@@ -260,7 +261,7 @@ def render(simulation: Simulation) -> tuple[str, str]:
         SHIPPED.format(alpha=ALPHA) + _shipped(simulation),
         HEALTHY.format(rollouts=number(simulation.some)) + _table(HEALTHY_CASES, healthy, share) + _budgets(simulation),
         BAD + _table(BAD_CASES, bad, median),
-        OUTAGE + _table(OUTAGES, outages, share),
+        OUTAGE.format(rollouts=number(simulation.some)) + _table(OUTAGES, outages, share),
         LATE + _late(simulation),
         BAKE + _bake(simulation),
         WRONG + table(("", "taken back"), [(case.name, share(simulation.evidence(case))) for case in WRONG_CASES]),

@@ -312,7 +312,7 @@ SNAPSHOTS = {
  history
   00:16:40  Progressing   5 %    1.0 s  7 of 7 bad first attempts were the
                                         canary's and its weight explains 0.35:
-                                        evidence 6.01e+07 against it, 100 is
+                                        evidence 6.01e+07 against it, 150 is
                                         enough
   00:16:41  RollingBack   5 %    0.4 s  no gateway has digits@v2 any more
 
