@@ -168,7 +168,8 @@ def test_a_canary_that_is_no_worse_is_taken_back_in_less_than_alpha_of_all_rollo
 
 def test_with_everything_at_its_limit_it_is_still_less_than_alpha() -> None:
     found = taken_back(alike(0.0144, slower(WHOLE, 3)), mirrored=True, rollouts=3000, answers=AT_LIMITS)
-    assert all(0 < found[what] <= ALPHA * OTHERS for what in FINDINGS[1:])
+    assert found["burn_rate"] <= ALPHA * OTHERS / 2
+    assert all(0 < found[what] <= ALPHA * OTHERS for what in ("validity", "agreement"))
     assert 0 < found["relative"] <= ALPHA * COMPARISON
     assert max(found[what] for what in FINDINGS) < found["all"] <= ALPHA
 
