@@ -216,12 +216,16 @@ class Simulation:
         self, case: Case, *, rollouts: int, spec: RolloutSpec = SPEC, answers: Answers = FAILING
     ) -> dict[str, Floats]:
         self._seed += 1
-        first = (replace(case.phases[0], requests=SOON),)
-        for phases in (first, case.phases) if first[0].canary > 5 * first[0].stable else (case.phases,):
-            found = shipped_decides(phases, spec, rollouts=rollouts, rate=case.rate, seed=self._seed, answers=answers)
-            if np.isfinite(found["all"]).all():  # what comes after it needn't be drawn
-                break
-        return found
+
+        def found(phases: tuple[Phase, ...]) -> dict[str, Floats]:
+            return shipped_decides(phases, spec, rollouts=rollouts, rate=case.rate, seed=self._seed, answers=answers)
+
+        first = case.phases[0]
+        if first.canary > 5 * first.stable:
+            soon = found((replace(first, requests=SOON),))
+            if np.isfinite(soon["all"]).all():  # what comes after it needn't be drawn
+                return soon
+        return found(case.phases)
 
     def budget(self, case: Case, *, rollouts: int, beside: bool) -> Floats:
         self._seed += 1
