@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from serving.commands.screen import render
+from serving.rollout.analysis import COMPARISON, OTHERS
 from serving.rollout.events import ClockTick, Observed, VersionFailed, VersionGone, VersionReady, WeightApplied
 from serving.rollout.evidence import EProcess, Tally, VariantCounts, agreement, e_value, relative
 from serving.rollout.report import EvidenceReport, PauseReport, RolloutReport, StepReport
@@ -44,6 +45,7 @@ bake: {duration: 10m}
 onBreach: rollback
 """
 
+_ALPHA: Final = 0.01
 _BEGAN: Final = 1_764_000_000.0
 _SEEN: Final = EProcess(
     tallies=(Tally(0.05, 2, 24), Tally(0.25, 9, 13)),
@@ -79,12 +81,12 @@ EXAMPLE_REPORT: Final = RolloutReport(
     waiting_for="60 more first attempts at 25 %",
     can=("pause", "promote", "abort", "rollback"),
     findings=(
-        relative(_SEEN, 0.01),
-        agreement(_SEEN.compared, _SEEN.agreed, 0.9, 100),
+        relative(_SEEN, _ALPHA * COMPARISON),
+        agreement(_SEEN.compared, _SEEN.agreed, 0.9, 100, alpha=_ALPHA * OTHERS),
     ),
     evidence=EvidenceReport(
         e_value=e_value(_SEEN),
-        threshold=100.0,
+        threshold=1 / (_ALPHA * COMPARISON),
         canary=_SEEN.canary,
         stable=_SEEN.stable,
         here=VariantCounts(340, 9, slow=1),
@@ -169,14 +171,24 @@ same length on it. **here** are the first attempts at the weight in force, the o
 Whatever speaks against it takes it back, also in a pause and in the bake (with `onBreach: pause` the weight stays and a
 person decides, unless the version never became ready):
 
-- **relative**: more of the bad first attempts are its own than its weight explains, at `alpha`. An outage that hits
-  both versions alike says nothing.
-- **burn_rate**: it uses up the error budget too fast, and the stable version doesn't. At 100 % and in the bake the
-  stable version has no requests of its own any more, so there an outage of everything takes the canary back, too.
+- **relative**: more of the bad first attempts are its own than its weight explains. Bad is what fails, times out, takes
+  longer than `latencyObjective`, or breaks the signature: there is no limit of its own for slow answers, a canary that
+  has more of them than its weight explains is taken back. An outage that hits both versions alike says nothing.
+- **burn_rate**: it uses up the error budget too fast, and it is shown that this is its doing. Beside the stable version
+  the comparison has to show that; until it does, a budget that burns only keeps the canary from getting more. At 100 %
+  and in the bake there is nobody to compare with: it has to be more than chance, and an outage of everything takes the
+  canary back, too.
 - **validity**: its answers break its signature more often than `invalidMax`.
 - **agreement**: mirrored answers agree less often than `shadow.agreement`. Each counts, so a client that sends the same
   input again and again, as a probe does, weighs as much as many.
 - **ready**, **version**: it wasn't ready by the deadline, failed its golden test, or crashes again and again.
+
+The first four together take back a canary that is no worse than the stable version, and within its limits, in at most
+`alpha` of all rollouts, however long they last and however often they are looked at ([judgement.md](judgement.md)).
+That is for requests that fail independently of each other: a client that asks for the same bad thing again and again
+counts once in the comparison, but uses up the budget each time. A rollout is judged to its end by the rules that it
+began with, also if Holdfast is updated meanwhile, so `replay` comes out the same with every later version
+([why](adr/0029-one-alpha-for-a-whole-rollout.md)).
 
 Figures that are missing never take it back: after `metricsTimeout` the rollout pauses. It pauses, too, if it doesn't
 come to `minAttempts` by `progressDeadline`. A resume after a pause for a breach forgives: evidence starts from nothing.

@@ -9,6 +9,7 @@ import yaml
 from serving.rollout.apply import apply, begun
 from serving.rollout.decide import decide
 from serving.rollout.events import (
+    RULES,
     ClockTick,
     Decision,
     Event,
@@ -58,7 +59,7 @@ def rollout_spec(text: str = ROLLOUT_YAML, **changes: str) -> RolloutSpec:
 
 
 def start_of(spec: RolloutSpec, *, rollout: str = "digits-1", prior: str = "v1", at: float = 1000.0) -> Start:
-    return Start(at=at, rollout=rollout, spec=spec, prior=prior, who="anna", why="more accurate")
+    return Start(at=at, rollout=rollout, spec=spec, prior=prior, who="anna", why="more accurate", rules=RULES)
 
 
 class Run:

@@ -37,7 +37,8 @@ def begun(start: Start) -> RolloutState:
         reason=_said("started", start),
         at=start.at,
         since=start.at,
-        evidence=no_evidence(start.spec),
+        evidence=no_evidence(start.spec, start.rules),
+        rules=start.rules,
     )
 
 
@@ -88,7 +89,7 @@ def _assessed(state: RolloutState) -> RolloutState:
     if state.phase is Phase.STARTING and state.here_s >= seconds(deadline):
         findings.append(Finding("bad", "ready", f"{state.spec} wasn't ready within {deadline}"))
     if state.step >= 0:
-        findings += judged(state.spec, state.evidence)
+        findings += judged(state.spec, state.evidence, state.rules)
     return replace(state, findings=tuple(findings))
 
 
@@ -114,7 +115,7 @@ def _afresh(state: RolloutState) -> RolloutState:
 def _forgiven(state: RolloutState) -> RolloutState:
     """After a pause for a reason, that reason must arise anew; after a breach the evidence starts from nothing."""
     if state.pause_cause == "breach":
-        return replace(_afresh(state), evidence=no_evidence(state.spec), failure="")
+        return replace(_afresh(state), evidence=no_evidence(state.spec, state.rules), failure="")
     if state.pause_cause in ("metrics", "evidence"):
         excused = state.excused or (state.pause_cause == "evidence" and state.paused_in is Phase.BAKING)
         evidence = replace(state.evidence, gap_s=0.0)

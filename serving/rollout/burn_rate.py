@@ -13,18 +13,31 @@ request is no alarm.
 **Time** is the sum of the observations' seconds, so a replay needs no clock. After a gap, whoever observes tells how
 long it was: an observation without attempts that took so many seconds.
 
-Unlike ``serving.rollout.evidence`` this knows nothing of chance and has no bound on false alarms. It looks at one
-variant: an outage that hits all burns everybody's budget, so judge it ``beside`` stable's.
+A rate knows nothing of chance: a window that has only begun is over its factor by a few unlucky requests, and looked
+at often enough every version is, some day. So a rate over its factor speaks against a version only together with
+evidence that has a bound (``burning_beyond_chance``): that of a comparison with stable, or, where no stable version
+answers beside it, that of ``overspent``. Both count every attempt, as a budget does, also those of keys that had been
+bad before; so their bounds are for attempts that fail independently of each other.
+
+**Formula.** Under "each attempt is bad with a probability of at most ``factor * (1 - objective)``", that is, the
+version never burns faster than the factor, the likelihood ratios of ``serving.rollout.evidence`` multiply to an
+e-process from whichever attempt on. Here is one from the very first attempt on, with half of the weight, and one from
+each twelfth of the long window on; that from number ``n`` on (from 0) has ``1 / (2 * (n + 1) * (n + 2))`` of it. All
+weights together are 1, so the sum is an e-process, too, and the chance that it ever comes to ``1 / alpha`` is at most
+``alpha`` (Ville's inequality). Those that began before the long window are left out, which only makes the sum smaller.
+A healthy time that is past is no shield, however long it was. Source: mixtures over the time of the change, as in Shin,
+Ramdas and Rinaldo, "E-detectors" (arXiv 2203.03532); weights that add up to 1 make of their bound on the time to a
+false alarm one on its probability.
 """
 
 from __future__ import annotations
 
-from math import floor
+from math import floor, log
 from typing import Final
 
 import msgspec
 
-from serving.rollout.evidence import Finding, VariantCounts
+from serving.rollout.evidence import Finding, VariantCounts, log_mean_exp, log_share_e_value
 
 BUCKETS: Final = 12
 """A window is so many buckets, and lets go of a whole one at a time: it covers 11 to 12 twelfths of its length."""
@@ -137,7 +150,7 @@ def budget_left(state: BurnRate) -> float | None:
 
 
 def burning(state: BurnRate, *, beside: BurnRate | None = None) -> Finding:
-    """Does the variant burn its budget too fast by any rule?
+    """Does the variant burn its budget too fast by any rule? With no bound on false alarms.
 
     ``beside`` is stable's, with the same rules and the same times. If what stable did in each twelfth of a window would
     have made the canary burn at half the factor, then nothing can be said about the canary alone: what is worse about
@@ -165,6 +178,45 @@ def burning(state: BurnRate, *, beside: BurnRate | None = None) -> Finding:
     if beside is not None and any(_shared(state, beside, other) for other in state.rules):
         return Finding("no_data", what, f"{why}, but stable's does so too: that is not the canary", value, rule.factor)
     return Finding("bad", what, why, value, rule.factor)
+
+
+def burning_beyond_chance(state: BurnRate, *, beside: BurnRate, worse: bool, alone: BurnRate, alpha: float) -> Finding:
+    """Does the variant burn its budget too fast, and is it the variant, not chance or what everybody suffers?
+
+    ``worse`` says that a comparison with stable has shown so, at an alpha of its own; if stable burns as well, it isn't
+    the budget's business. ``alone`` has only what the variant did while it had all requests, so that nobody was there
+    to compare with: there it has to be ``overspent`` at ``alpha``. Until one of both is so, a budget that burns says
+    that nothing is known (``no_data``).
+    """
+    found = burning(state)
+    if found.kind != "bad":
+        return found
+    shared = any(_shared(state, beside, rule) for rule in state.rules)
+    if (worse and not shared) or overspent(alone, alpha):
+        return found
+    why = "stable's does so too: that is not the canary" if shared else "chance explains it so far"
+    return msgspec.structs.replace(found, kind="no_data", why=f"{found.why}, but {why}")
+
+
+def overspent(state: BurnRate, alpha: float) -> bool:
+    """Is it more than chance that the variant burns its budget faster than the factor of any rule?
+
+    If it never does so by any, this is ever true with a probability of at most ``alpha``, looked at as often as one
+    likes.
+    """
+    enough = log(len(state.rules) / alpha)
+    return any(_log_evidence(state, rule) >= enough for rule in state.rules)
+
+
+def _log_evidence(state: BurnRate, rule: BurnRateRule) -> float:
+    limit = rule.factor * state.budget.share
+    logs = [log_share_e_value(state.bad, state.attempts, limit) - log(2)]
+    attempts = bad = 0
+    for bucket in reversed(_span(state, rule.long_s).buckets):
+        attempts, bad = attempts + bucket.attempts, bad + bucket.bad
+        weight = log(2) + log(bucket.number + 1) + log(bucket.number + 2)
+        logs.append(log_share_e_value(bad, attempts, limit) - weight)
+    return log_mean_exp(logs) + log(len(logs))
 
 
 def _later(span: Span, counts: VariantCounts, elapsed: float) -> Span:

@@ -19,7 +19,7 @@ from serving.errors import InvalidRequest, RolloutNotFound, RolloutRefused, Roll
 from serving.rollout.desired import DesiredState, Entry
 from serving.rollout.doing import Doer
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, NotTheWriter
-from serving.rollout.events import Abort, Pause, Promote, Resume, Rollback, Start
+from serving.rollout.events import RULES, Abort, Pause, Promote, Resume, Rollback, Start
 from serving.rollout.file import RolloutFileError, located, parse_rollout
 from serving.rollout.history import Claim, Folded, History, folded, history
 from serving.rollout.journal import Journal, writer_elsewhere
@@ -166,7 +166,8 @@ class Controller:
 
         def start(desired: DesiredState) -> Entry:
             name, prior = desired.next_name(spec.model), self._world.stable(spec.model)
-            return Entry(name, Start(at=self._clock.wall(), rollout=name, spec=spec, prior=prior, who=who, why=why))
+            at = self._clock.wall()
+            return Entry(name, Start(at=at, rollout=name, spec=spec, prior=prior, who=who, why=why, rules=RULES))
 
         try:
             await self._world.check(spec, self._world.stable(spec.model))

@@ -10,7 +10,7 @@ decided until the observation that names it as its ``effect`` comes in, or until
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -21,19 +21,29 @@ from serving.rollout.spec import RolloutSpec
 PauseCause = Literal["step", "breach", "metrics", "evidence"]
 """A step of the file, something that speaks against the canary, missing figures, or too little evidence."""
 
+Rules = Literal[1, 2]
+"""By which rules a rollout is judged (``serving.rollout.analysis``)."""
+
+RULES: Final = 2
+"""The rules of rollouts that start now."""
+
 
 class RolloutEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag=True, tag_field="event"):
     at: float
 
 
 class Start(RolloutEvent, frozen=True):
-    """A person starts a rollout. ``prior`` is the version that was stable at that moment."""
+    """A person starts a rollout. ``prior`` is the version that was stable at that moment.
+
+    ``rules`` are those that hold to its end. Logs that don't say are of a time when there was one kind.
+    """
 
     rollout: str
     spec: RolloutSpec
     prior: str
     who: str
     why: str = ""
+    rules: Rules = 1
 
 
 class Pause(RolloutEvent, frozen=True):

@@ -1,7 +1,8 @@
 """What the counts of a rollout say about the canary: findings, each with a reason in one sentence. Pure.
 
 Everything here may be looked at after every event, as often as anyone likes: the chance that a canary that is no worse
-is ever found bad stays under ``alpha`` for the whole life of an ``EProcess``, for each kind of finding by itself.
+is ever found bad stays under ``alpha`` for the whole life of an ``EProcess``, for each kind of finding by itself. How a
+rollout's alpha is shared between the kinds stands in ``serving.rollout.analysis``.
 
 **Formula.** Bad first attempts come one after the other. The split is random, so under "the canary is no worse" the
 next one is the canary's with a probability of at most its weight ``w`` at that moment, whatever the rate of bad ones
@@ -37,7 +38,7 @@ bad. Whoever wants each step judged afresh starts a new one there, with its shar
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import exp, log, log1p
 from typing import Final, Literal
 
@@ -152,12 +153,23 @@ def log_factors(risk: float, weight: float) -> tuple[float, float]:
 
 def log_e_value(process: EProcess) -> float:
     """The logarithm of the e-value, which has no bounds."""
-    return _log_mean_exp(process.log_products)
+    return log_mean_exp(process.log_products)
 
 
 def e_value(process: EProcess) -> float:
     """Evidence that the canary is worse: 1 says nothing, ``1/alpha`` is enough. At most ``E_MAX``."""
     return _told(log_e_value(process))
+
+
+def log_share_e_value(count: int, total: int, limit: float) -> float:
+    """The logarithm of the evidence that ``count`` of ``total`` throws are more than a share ``limit`` explains."""
+    return log_mean_exp(_log_products((Tally(limit, count, total - count),)))
+
+
+def log_mean_exp(logs: Sequence[float]) -> float:
+    """The logarithm of the mean of what ``logs`` are the logarithms of, without ever holding one of these."""
+    largest = max(logs)
+    return largest + log(sum(exp(value - largest) for value in logs) / len(logs))
 
 
 def relative(process: EProcess, alpha: float) -> Finding:
@@ -182,12 +194,6 @@ def validity(counts: VariantCounts, *, limit: float, alpha: float, minimum: int 
     """Are more than a share ``limit`` of the answers invalid? A limit of 0 allows none."""
     what = "of the first attempts got an invalid answer"
     return _share("validity", what, counts.invalid, counts.attempts, limit=limit, alpha=alpha, minimum=minimum)
-
-
-def slow_events(counts: VariantCounts, *, limit: float, alpha: float, minimum: int = 1) -> Finding:
-    """Are more than a share ``limit`` of the answers slower than the latency objective?"""
-    what = "of the first attempts were slower than the objective"
-    return _share("slow", what, counts.slow, counts.attempts, limit=limit, alpha=alpha, minimum=minimum)
 
 
 def agreement(compared: int, agreed: int, floor: float, minimum: int, *, alpha: float = 0.01) -> Finding:
@@ -232,10 +238,7 @@ def _share(what: str, of_what: str, count: int, total: int, *, limit: float, alp
     if total < max(minimum, 1):
         why = f"{count} of {total} {of_what}: too few to judge, {max(minimum, 1)} are needed"
         return Finding("no_data", what, why, None, limit)
-    if limit == 0:
-        proven = count > 0
-    else:
-        proven = _told(_log_mean_exp(_log_products((Tally(limit, count, total - count),)))) >= threshold
+    proven = count > 0 if limit == 0 else _told(log_share_e_value(count, total, limit)) >= threshold
     share = count / total
     if proven:
         verdict = "over the limit by more than chance explains"
@@ -272,12 +275,6 @@ def _log_products(tallies: Iterable[Tally]) -> tuple[float, ...]:
             product += tally.canary * canary + tally.stable * stable
         products.append(product)
     return tuple(products)
-
-
-def _log_mean_exp(logs: tuple[float, ...]) -> float:
-    """The logarithm of the mean of what ``logs`` are the logarithms of, without ever holding one of these."""
-    largest = max(logs)
-    return largest + log(sum(exp(value - largest) for value in logs) / len(logs))
 
 
 def _told(log_value: float) -> float:

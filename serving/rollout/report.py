@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from serving.rollout.analysis import comparison_alpha
 from serving.rollout.burn_rate import budget_left
 from serving.rollout.decide import waiting_for
 from serving.rollout.desired import DesiredState
@@ -165,10 +166,10 @@ def _can(state: RolloutState) -> tuple[str, ...]:
 
 
 def _evidence(state: RolloutState) -> EvidenceReport:
-    process, analysis = state.evidence.process, state.spec.analysis
+    process = state.evidence.process
     return EvidenceReport(
         e_value=float(f"{e_value(process):.6g}"),
-        threshold=1 / analysis.alpha,
+        threshold=1 / comparison_alpha(state.spec, state.rules),
         canary=process.canary,
         stable=process.stable,
         here=state.evidence.here,

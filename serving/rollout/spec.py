@@ -78,7 +78,11 @@ class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     ] = 0.999
     burn_rates: Annotated[
         tuple[BurnRateRule, ...],
-        Meta(min_length=1, max_length=8, description="A rule that both its windows break speaks against the canary."),
+        Meta(
+            min_length=1,
+            max_length=8,
+            description="A rule that both its windows break speaks against the canary, if more than chance does.",
+        ),
     ] = (BurnRateRule(long="5m", short="30s", factor=14.4),)
     min_bad_events: Annotated[
         Count, Meta(description="Bad events that the long window must hold before the rate counts for anything.")
@@ -111,7 +115,8 @@ class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(
             gt=0,
             le=0.5,
-            description="Chance that the comparison with the stable version ever takes back a canary that is no worse.",
+            description="Chance that a canary is ever taken back by what is counted, all findings together, though it "
+            "is no worse than the stable version, and within its limits.",
         ),
     ] = 0.01
     min_attempts: Annotated[

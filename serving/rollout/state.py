@@ -28,6 +28,7 @@ from serving.rollout.events import (
     Resume,
     Rollback,
     RollBackNow,
+    Rules,
     SetWeight,
     VersionFailed,
     VersionGone,
@@ -148,8 +149,8 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ``at`` is the latest wall clock seen, ``since`` when the phase or weight began on it. Durations don't come from
     these: ``here_s`` is the time since the step or phase began, ``weight_s`` since the weight is in force, both
     without pauses, and ``observed_s`` what of the bake all gateways have reported on. ``cursor`` says how far the
-    counts of gateways have been observed. ``excused`` says that a person let the bake go on without ``minAttempts``,
-    ``rolled_back_before`` why an earlier rollout took this version back.
+    counts of gateways have been observed. ``rules`` are those by which it is judged. ``excused`` says that a person let
+    the bake go on without ``minAttempts``, ``rolled_back_before`` why an earlier rollout took this version back.
     """
 
     rollout: str
@@ -162,6 +163,7 @@ class RolloutState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     at: float
     since: float
     evidence: Evidence
+    rules: Rules = 1
     step: int = -1
     weight: int = 0
     failure: str = ""

@@ -69,7 +69,7 @@ def test_a_bad_canary_is_watched_and_taken_back_before_our_eyes(tab: Tab, system
         fault = {"model": "digits", "version": "v2", "fault": {"fail_rate": 0.66, "seed": 1}}
         command(system, "/v2/holdfast/faults", fault)
         tab.until_says("rolled back", ".journey", within_s=SOON_S)
-        tab.until_says("against it, 100 is enough", ".journey .reason")
+        tab.until_says("against it, 150 is enough", ".journey .reason")
         tab.until_says("until no gateway had v2", ".journey .took")
         tab.until("document.querySelectorAll('.journey button').length === 0")
         tab.until_says("v2 isn't served: rolled back", ".absent", within_s=SOON_S)

@@ -38,8 +38,8 @@ def focused(tab: Tab) -> str:
     ("scene", "verdict", "words"),
     [
         ("calm", "All is fine", ["digits", "orientation", "150", "3.1 ms", "Nobody waits in the queue."]),
-        ("canary", "All is fine", ["v3", "wait 60s", "2.01, 100 is enough", "40 s more of the pause", "98 % of 60"]),
-        ("taken_back", "All is fine", ["rolled back", "10⁷, 100 is enough", "0.4 s from the evidence"]),
+        ("canary", "All is fine", ["v3", "wait 60s", "2.01, 150 is enough", "40 s more of the pause", "98 % of 60"]),
+        ("taken_back", "All is fine", ["rolled back", "10⁷, 150 is enough", "0.4 s from the evidence"]),
         (
             "outage",
             "Bad",

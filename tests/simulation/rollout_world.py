@@ -85,6 +85,8 @@ class Story:
     """Why the canary never becomes ready."""
     crash_every_s: float = 0.0
     """Replicas of the canary die so often."""
+    ready_after_s: float = 0.5
+    """So long it takes to bring the canary up."""
     timed: bool = False
     """What befalls it comes in its own time: a control plane that is away then decides less before it."""
 
@@ -270,7 +272,7 @@ class World:
         return len(self.live), [gateway.outcomes(keys.get("digits", {})) for gateway in self.live]
 
     async def deploy(self, name: ModelVersion, settings: ModelSettings) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(self.story.ready_after_s if name.version == "v2" else 0.5)
         if self.story.golden and name.version == "v2":
             raise LoadFailed(self.story.golden)
         if str(name) not in self.running:

@@ -87,7 +87,7 @@ function gauges(rollout) {
   const enough = evidence.threshold;
   const share = Math.min(Math.max(Math.log(Math.max(evidence.e_value, 1)) / Math.log(enough), 0), 1);
   const powers = Math.floor(Math.log10(enough) + 1e-9);
-  const ticks = Array.from({ length: powers + 1 }, (_, power) => 10 ** power).filter((tick) => tick < enough * 0.999);
+  const ticks = Array.from({ length: powers + 1 }, (_, power) => 10 ** power).filter((tick) => tick * 2 < enough);
   const left = rollout.budget_left;
   return [
     gauge({ name: "Evidence against it", share, kind: share >= 1 ? "bad" : share >= 0.5 ? "degraded" : "calm",

@@ -126,7 +126,7 @@ def test_windows_of_two_rollouts_are_kept_apart() -> None:
 def test_the_overview_has_a_line_for_each_model_with_the_reason_last() -> None:
     desired = DesiredState(rollouts={"digits": at_first_weight().state})
     assert [drawn(line, None, color=False) for line in overview_lines(overview(desired, WRITING))] == [
-        "digits  v1 → v2  Progressing  step 2/5  5 %  evidence 1/100  pauses for 60s at 5 %",
+        "digits  v1 → v2  Progressing  step 2/5  5 %  evidence 1/150  pauses for 60s at 5 %",
     ]
 
 

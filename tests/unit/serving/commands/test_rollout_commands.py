@@ -186,7 +186,7 @@ def test_status_has_a_line_for_each_model(
     always(server, 200, overview(DesiredState(rollouts={"digits": Run().state}), ControllerReport("writing")))
     assert run(server, tmp_path, "status") == 0
     assert capsys.readouterr().out == (
-        "digits  v1 → v2  Starting  step 0/5  0 %  evidence 1/100  v2 is being deployed\n"
+        "digits  v1 → v2  Starting  step 0/5  0 %  evidence 1/150  v2 is being deployed\n"
     )
 
 

@@ -162,14 +162,14 @@ def test_a_long_way_takes_more_lines() -> None:
 
 @pytest.mark.parametrize(
     ("e_value", "bar"),
-    [(0.5, "░" * 28), (1.0, "░" * 28), (10.0, "█" * 14 + "░" * 14), (99.9, "█" * 28), (1e300, "█" * 28)],
+    [(0.5, "░" * 28), (1.0, "░" * 28), (150**0.5, "█" * 14 + "░" * 14), (149.9, "█" * 28), (1e300, "█" * 28)],
 )
 def test_every_factor_of_evidence_is_the_same_length(e_value: float, bar: str) -> None:
     told = report(progressing().state)
     told = msgspec.structs.replace(told, evidence=msgspec.structs.replace(told.evidence, e_value=e_value))
     line = next(line for line in render(told, 80, False, zone=UTC) if "evidence " in line)
     assert f" {bar}  " in line
-    assert line.endswith("against it, 100 is enough")
+    assert line.endswith("against it, 150 is enough")
 
 
 def test_it_says_why_it_waits_and_what_a_person_can_do() -> None:
@@ -252,7 +252,7 @@ SNAPSHOTS = {
  ✓ start ─ ✓ 5 % ─ ▶ 25 % ─ ○ 60 % ─ ○ 100 % ─ ○ bake
 
  weight     ███████░░░░░░░░░░░░░░░░░░░░░  25 % of the requests to v2
- evidence   ░░░░░░░░░░░░░░░░░░░░░░░░░░░░  0.214 against it, 100 is enough
+ evidence   ░░░░░░░░░░░░░░░░░░░░░░░░░░░░  0.214 against it, 150 is enough
  budget     █████▎░░░░░░░░░░░░░░░░░░░░░░  18.9 % of the error budget left
 
  reason     digits@v2 has 25 % of the requests
@@ -267,7 +267,7 @@ SNAPSHOTS = {
 
  findings
   ✓ relative   6 of 53 bad first attempts were the canary's and its weight
-               explains 5.25: evidence 0.214 against it, 100 is enough
+               explains 5.25: evidence 0.214 against it, 150 is enough
   ✓ burn_rate  the budget burns at 0.811 times its rate over 300 s and 0.811
                times over 30 s (both over 14.4 is too fast; 6 bad events)
   ✓ validity   0 of 340 of the first attempts got an invalid answer, 0 % where
@@ -287,11 +287,11 @@ SNAPSHOTS = {
  ✓ start ─ ✓ 5 % ─ ✗ wait 60s ─ ○ 25 % ─ ○ person ─ ○ 100 % ─ ○ bake
 
  weight     ░░░░░░░░░░░░░░░░░░░░░░░░░░░░  0 % of the requests to v2
- evidence   ████████████████████████████  6.01e+07 against it, 100 is enough
+ evidence   ████████████████████████████  6.01e+07 against it, 150 is enough
  budget     ░░░░░░░░░░░░░░░░░░░░░░░░░░░░  0 % of the error budget left
 
  reason     7 of 7 bad first attempts were the canary's and its weight explains
-            0.35: evidence 6.01e+07 against it, 100 is enough
+            0.35: evidence 6.01e+07 against it, 150 is enough
  took       0.40 s until no gateway had v2
  waits for  the replicas of v2 to end
 
@@ -301,7 +301,7 @@ SNAPSHOTS = {
 
  findings
   ✗ relative   7 of 7 bad first attempts were the canary's and its weight
-               explains 0.35: evidence 6.01e+07 against it, 100 is enough
+               explains 0.35: evidence 6.01e+07 against it, 150 is enough
   ✓ burn_rate  the budget burns at 35 times its rate over 300 s and 35 times
                over 30 s (both over 14.4 is too fast; 7 bad events), but 10 are
                needed to judge
@@ -312,7 +312,7 @@ SNAPSHOTS = {
  history
   00:16:40  Progressing   5 %    1.0 s  7 of 7 bad first attempts were the
                                         canary's and its weight explains 0.35:
-                                        evidence 6.01e+07 against it, 100 is
+                                        evidence 6.01e+07 against it, 150 is
                                         enough
   00:16:41  RollingBack   5 %    0.4 s  no gateway has digits@v2 any more
 
@@ -322,7 +322,7 @@ SNAPSHOTS = {
  digits-1, started by anna at 00:16:40
  ✓ start ─ ✓ 5 % ─ ✓ wait 60s ─ ✓ 25 % ─ ✓ person ─ ✓ 100 % ─ ▶ bake
  weight     ████████████████████████████  100 % of the requests to v2
- evidence   ░░░░░░░░░░░░░░░░░░░░░░░░░░░░  1 against it, 100 is enough
+ evidence   ░░░░░░░░░░░░░░░░░░░░░░░░░░░░  1 against it, 150 is enough
  budget     ████████████████████████████  100 % of the error budget left
  bake       ░░░░░░░░░░░░░░░░░░░░░░░░░░░░  0.0 s of 2m 00s
  reason     digits@v2 has all requests; v1 is kept warm

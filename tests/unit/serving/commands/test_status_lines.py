@@ -95,7 +95,7 @@ def test_what_docs_operations_shows_is_what_it_would_say() -> None:
 def test_a_canary_is_seen_with_its_evidence() -> None:
     text = said(canary())
     assert "v2 stable 95 % (2 replicas), v3 canary 5 % (2 replicas), v1 standby" in text
-    assert "▶ digits-1 v1 → v3: Progressing, step 2/5, 5 %, evidence 2.01 of 100: pauses for 60s at 5 %" in text
+    assert "▶ digits-1 v1 → v3: Progressing, step 2/5, 5 %, evidence 2.01 of 150: pauses for 60s at 5 %" in text
 
 
 def test_a_version_that_was_taken_back_is_told_once_with_its_reason() -> None:

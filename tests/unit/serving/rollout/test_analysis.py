@@ -75,3 +75,69 @@ def test_every_finding_has_a_name_of_its_own() -> None:
     evidence = gathered(no_evidence(spec), window(VariantCounts(10), VariantCounts(90)), here=True)
     names = [finding.what for finding in judged(spec, evidence)]
     assert names == ["relative", "burn_rate", "validity", "agreement", "coverage"]
+
+
+# --- the budget
+
+
+def seen(canary: VariantCounts, stable: VariantCounts = NONE, *, weight: float = 0.05, times: int = 1) -> Evidence:
+    return more(no_evidence(SPEC), canary, stable, weight=weight, times=times)
+
+
+def more(
+    evidence: Evidence, canary: VariantCounts, stable: VariantCounts = NONE, *, weight: float = 0.05, times: int = 1
+) -> Evidence:
+    for _ in range(times):
+        evidence = gathered(evidence, replace(window(canary, stable), weight=weight), here=True)
+    return evidence
+
+
+def by_rules_1(evidence: Evidence, what: str) -> Finding:
+    old = replace(evidence, every=None, alone_burn=None)
+    [finding] = [finding for finding in judged(SPEC, old, 1) if finding.what == what]
+    return finding
+
+
+def test_a_canary_that_is_only_unlucky_keeps_its_rollout_from_going_on_and_no_more() -> None:
+    evidence = seen(VariantCounts(60, 11), VariantCounts(1000, 70))
+    assert by_rules_1(evidence, "burn_rate").kind == "bad"
+    assert found(evidence, "burn_rate").kind == "no_data"
+    assert found(evidence, "relative").kind == "good"
+
+
+def test_keys_that_have_all_been_bad_before_are_no_shield() -> None:
+    """The comparison of keys sees nothing any more; the budget compares every attempt."""
+    evidence = seen(VariantCounts(20, 0, repeated=18), VariantCounts(380, 0, repeated=2), times=10)
+    assert found(evidence, "relative").kind == "good"
+    assert found(evidence, "burn_rate").kind == "bad"
+    alone = seen(VariantCounts(400, 0, repeated=200), weight=1.0, times=10)
+    assert found(alone, "burn_rate").kind == "bad"
+
+
+def test_the_budget_where_the_canary_has_all_requests_has_evidence_of_its_own() -> None:
+    evidence = seen(VariantCounts(20, 2), VariantCounts(380, 38), times=20)
+    assert evidence.alone_burn == no_evidence(SPEC).alone_burn
+    evidence = more(evidence, VariantCounts(400, 30), weight=1.0)
+    assert evidence.alone_burn is not None
+    assert (evidence.alone_burn.attempts, evidence.alone_burn.bad) == (400, 30)
+    assert found(evidence, "burn_rate").kind != "bad"
+    assert found(more(evidence, VariantCounts(400, 200), weight=1.0, times=30), "burn_rate").kind == "bad"
+
+
+def test_an_outage_of_both_is_not_the_canarys_however_many_of_its_keys_ask_again_and_again() -> None:
+    """One key with a tenth of the requests is the canary's: of all attempts it has more than its weight explains."""
+    evidence = seen(VariantCounts(60, 1, repeated=11), VariantCounts(340, 5, repeated=63), times=20)
+    assert found(evidence, "burn_rate").kind == "no_data"
+
+
+def test_by_rules_1_nothing_of_that_is_kept() -> None:
+    evidence = gathered(no_evidence(SPEC, 1), window(VariantCounts(10, 1)), here=True)
+    assert (evidence.every, evidence.alone_burn) == (None, None)
+
+
+def test_findings_share_alpha() -> None:
+    spec = rollout_spec(analysis="{alpha: 0.01, shadow: {agreement: 0.9}}")
+    [comparison] = [one for one in judged(spec, no_evidence(spec)) if one.what == "relative"]
+    assert comparison.threshold == 150
+    [comparison] = [one for one in judged(spec, no_evidence(spec, 1), 1) if one.what == "relative"]
+    assert comparison.threshold == 100

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from math import nan
 
 import msgspec
@@ -18,9 +20,11 @@ from serving.rollout.burn_rate import (
     begun,
     budget_left,
     burning,
+    burning_beyond_chance,
     counted,
+    overspent,
 )
-from serving.rollout.evidence import VariantCounts
+from serving.rollout.evidence import Finding, VariantCounts, log_share_e_value
 
 RULE = BurnRateRule(long_s=12, short_s=3, factor=10)
 
@@ -109,6 +113,85 @@ def test_a_canary_with_less_past_than_stable_is_not_blamed_for_an_outage_of_both
 def test_a_few_bad_events_of_stable_excuse_nothing() -> None:
     failing, unlucky = ticks(started(), 40, bad=3), ticks(ticks(started(), 39), 1, attempts=4, bad=4)
     assert burning(failing, beside=unlucky).kind == "bad"
+
+
+# --- with evidence
+
+
+def beyond_chance(canary: BurnRate, stable: BurnRate, *, worse: bool = False, alone: BurnRate | None = None) -> Finding:
+    return burning_beyond_chance(canary, beside=stable, worse=worse, alone=alone or started(), alpha=0.001)
+
+
+def test_beside_stable_a_budget_that_burns_is_bad_when_the_comparison_says_so_and_not_before() -> None:
+    failing, well = ticks(started(), 40, bad=3), ticks(started(), 40, attempts=200)
+    assert beyond_chance(failing, well, worse=True) == burning(failing)
+    found = beyond_chance(failing, well)
+    assert (found.kind, found.value, found.threshold) == ("no_data", 30, 10)
+    assert found.why.endswith("but chance explains it so far")
+    assert beyond_chance(failing, ticks(started(), 40, attempts=200, bad=50), worse=True).kind == "no_data"
+    assert beyond_chance(well, failing, worse=True).kind == "good"
+
+
+def test_what_stable_burns_as_well_is_said() -> None:
+    failing, stable = ticks(started(), 40, bad=3), ticks(started(), 40, attempts=200, bad=50)
+    assert beyond_chance(failing, stable).why.endswith("stable's does so too: that is not the canary")
+
+
+def test_where_nobody_is_beside_it_a_budget_that_burns_needs_more_than_chance() -> None:
+    unlucky, failing = ticks(started(), 2, bad=3), ticks(started(), 40, bad=3)
+    assert burning(unlucky).kind == "bad"
+    assert beyond_chance(unlucky, started(), alone=unlucky).kind == "no_data"
+    assert beyond_chance(failing, started(), alone=failing) == burning(failing)
+
+
+def test_a_burst_that_is_over_speaks_against_nobody_whatever_the_evidence() -> None:
+    over = ticks(ticks(started(), 40, bad=8), 20, bad=0)
+    assert overspent(over, 0.001)
+    assert beyond_chance(over, started(), alone=over).kind == "good"
+
+
+def test_evidence_is_the_weighted_sum_of_all_that_begin_in_the_window_and_of_the_one_from_the_start() -> None:
+    state = ticks(ticks(started(), 60), 4, bad=1)  # 16 s, numbered 0 to 16; the long window has 5 to 16
+    limit, starts = 0.1, state.spans[-1].buckets
+    products = {0: math.exp(log_share_e_value(4, 640, limit)) / 2}
+    for place, bucket in enumerate(starts):
+        bad, attempts = sum(one.bad for one in starts[place:]), sum(one.attempts for one in starts[place:])
+        weight = 2 * (bucket.number + 1) * (bucket.number + 2)
+        products[bucket.number] = math.exp(log_share_e_value(bad, attempts, limit)) / weight
+    assert [bucket.number for bucket in starts] == list(range(5, 17))
+    enough = sum(products.values())
+    assert overspent(state, 1 / enough * 1.0001)
+    assert not overspent(state, 1 / enough * 0.9999)
+
+
+def test_a_healthy_day_is_no_shield() -> None:
+    day = ticks(started(), 1440, seconds=60.0, attempts=6000)
+    assert overspent(ticks(day, 10, seconds=1.0, attempts=100, bad=60), 0.001)
+
+
+def test_a_version_that_burns_at_the_factor_is_seldom_overspent_however_often_it_is_looked_at() -> None:
+    chance, alpha, runs = random.Random(3), 0.2, 100
+    found = 0
+    for _ in range(runs):
+        state = started()
+        for _ in range(60):  # half a minute, two and a half windows
+            state = counted(state, VariantCounts(4, sum(chance.random() < 0.1 for _ in range(4))), 0.5)
+            if overspent(state, alpha):
+                found += 1
+                break
+    assert 0 < found <= alpha * runs
+
+
+def test_several_rules_share_the_alpha() -> None:
+    rules = (RULE, BurnRateRule(12, 3, 20))
+    state = next(
+        state
+        for bad in range(1, 400)
+        if overspent(state := counted(started(), VariantCounts(1000, 100 + bad), 1.0), 0.01)
+    )
+    both = counted(started(*rules), VariantCounts(state.attempts, state.bad), 1.0)
+    assert not overspent(both, 0.01)
+    assert overspent(both, 0.02)
 
 
 def test_windows_of_a_second_work_with_observations_of_a_quarter() -> None:

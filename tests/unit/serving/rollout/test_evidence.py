@@ -24,7 +24,6 @@ from serving.rollout.evidence import (
     log_e_value,
     observed,
     relative,
-    slow_events,
     validity,
 )
 
@@ -242,13 +241,6 @@ def test_sums_go_on_over_all_observations() -> None:
 def test_invalid_answers_are_judged_against_their_limit(invalid: int, attempts: int, limit: float, kind: str) -> None:
     counts = VariantCounts(attempts=attempts, bad=attempts, invalid=invalid)
     assert validity(counts, limit=limit, alpha=0.01).kind == kind
-
-
-def test_slow_answers_are_judged_like_invalid_ones() -> None:
-    assert slow_events(VariantCounts(200, 30, 30), limit=0.05, alpha=0.01).kind == "bad"
-    assert slow_events(VariantCounts(200, 12, 12), limit=0.05, alpha=0.01).kind == "good"
-    assert slow_events(VariantCounts(20, 20, 20), limit=0.05, alpha=0.01, minimum=50).kind == "no_data"
-    assert "30 of 200" in slow_events(VariantCounts(200, 30, 30), limit=0.05, alpha=0.01).why
 
 
 @pytest.mark.parametrize("limit", [-0.1, 1.5, nan])

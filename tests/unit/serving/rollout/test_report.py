@@ -67,7 +67,7 @@ def test_evidence_budget_and_counts_are_those_of_the_state() -> None:
     run = at_first_weight()
     run.window(canary=50, stable=950, bad=1, stable_bad=3, compared=40, agreed=39)
     told = of(run)
-    assert told.evidence.threshold == 100
+    assert told.evidence.threshold == 150
     assert 0 < told.evidence.e_value < 100
     assert (told.evidence.canary.bad, told.evidence.stable.bad, told.evidence.here.attempts) == (1, 3, 50)
     assert (told.evidence.compared, told.evidence.agreed) == (40, 39)
