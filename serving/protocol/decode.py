@@ -37,7 +37,7 @@ class _Input(NamedTuple):
 class RequestDecoder:
     """Decodes the infer requests of one model version; made once for each, used for every request."""
 
-    __slots__ = ("_batched", "_binary_only", "_inputs", "_model", "_outputs")
+    __slots__ = ("_batched", "_binary_only", "_inputs", "_model", "_outputs", "_strings")
 
     def __init__(self, model: str, signature: Signature) -> None:
         self._model = model
@@ -46,8 +46,13 @@ class RequestDecoder:
             spec.name: _Input(spec, ElementReader(DATATYPES[spec.datatype], len(spec.shape)))
             for spec in signature.inputs
         }
+        self._strings = any(spec.datatype == "BYTES" for spec in signature.inputs)
         self._outputs = {spec.name: spec.datatype for spec in signature.outputs}
         self._binary_only = not BINARY_ONLY.isdisjoint(self._outputs.values())
+
+    def read_bytes(self, size: int, *, json_length: int | None) -> int:
+        """How many of a body's ``size`` bytes are read one by one: text and strings, but no numbers that follow raw."""
+        return size if json_length is None or self._strings else min(size, json_length)
 
     def decode(
         self, body: bytes | memoryview, *, json_length: int | None = None, version: str | None = None

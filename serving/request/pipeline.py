@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from fallbacks.chain import Chain, Exhausted, Question
 from models.inference import InferenceRequest, InferenceResponse, Tensors
-from serving import garbage
 from serving.clock import Clock
 from serving.errors import (
     AttemptTimeout,
@@ -31,7 +29,7 @@ from serving.errors import (
     ReplicaUnavailable,
     RequestError,
 )
-from serving.protocol.decode import RequestDecoder, parse_json_length
+from serving.protocol.decode import RequestDecoder
 from serving.protocol.encode import EncodedBody, encode_infer
 from serving.request.admission import Admission, Permit
 from serving.request.attempts import Attempts, Exchange
@@ -43,6 +41,7 @@ from serving.request.lane import Lane
 from serving.request.memory import Memory
 from serving.request.priority import priority_of
 from serving.request.quality import QualityGate
+from serving.request.reading import Aside, read_now
 from serving.request.sticky import sticky_key_of
 from serving.tracing.context import RequestContext
 
@@ -52,9 +51,6 @@ OK: Final = "ok"
 DEGRADED: Final = "degraded"
 CANCELLED: Final = "cancelled"
 NO_VERSION: Final = ("", "")
-
-DECODED_AT_ONCE_MAX_BYTES: Final = 1 << 20
-"""A larger body is decoded in a thread: the JSON of one that is as large as may be takes seconds, and others wait."""
 
 
 class InferCall(NamedTuple):
@@ -232,7 +228,7 @@ class Pipeline:
         self._recorder = recorder
         self._monotonic = clock.monotonic
         self._observer = observer
-        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")  # starts with the first large body
+        self._aside = Aside()
 
     async def infer(self, call: InferCall) -> Reply:
         """Raises a ``RequestError`` when there is no good answer."""
@@ -246,10 +242,8 @@ class Pipeline:
             plan = self._router.route(call.model, call.version)
             key = plan.key
             call = call if call.content_encoding is None else await self._inflated(call)
-            request = (
-                plan.decoder.decode(call.body, json_length=_json_length(call), version=call.version)
-                if len(call.body) <= DECODED_AT_ONCE_MAX_BYTES
-                else await asyncio.get_running_loop().run_in_executor(self._decoding, _decode, plan.decoder, call)
+            request = read_now(plan.decoder, call.body, call.json_length, call.version) or await self._aside.read(
+                plan.decoder, call.body, call.json_length, call.version
             )
             if context is not None and request.id:
                 context.adopt(request.id)
@@ -361,16 +355,6 @@ class Pipeline:
         except RequestError:
             return None
         return None if plan_now.served is plan.served or plan_now.decoder is not plan.decoder else plan_now.served
-
-
-def _decode(decoder: RequestDecoder, call: InferCall) -> InferenceRequest:
-    """In a thread, the only one that does so."""
-    with garbage.paused():
-        return decoder.decode(call.body, json_length=_json_length(call), version=call.version)
-
-
-def _json_length(call: InferCall) -> int | None:
-    return None if call.json_length is None else parse_json_length(call.json_length)
 
 
 def _name_of(context: RequestContext | None, request: InferenceRequest | None) -> str:

@@ -32,7 +32,6 @@ from serving.request.deadline import Deadlines
 from serving.request.lane import Lane, LaneLimits
 from serving.request.pipeline import (
     CANCELLED,
-    DECODED_AT_ONCE_MAX_BYTES,
     OK,
     Ended,
     Hear,
@@ -42,6 +41,7 @@ from serving.request.pipeline import (
     Plan,
 )
 from serving.request.quality import QualityCounts, QualityGate
+from serving.request.reading import READ_AT_ONCE_MAX_BYTES
 from tests.fakes import DOUBLE, AnsweringReplica, FakeClock, FakeReplica, plan_of, settled
 
 
@@ -138,12 +138,20 @@ async def test_a_large_body_is_decoded_beside_the_loop() -> None:
     router.lane.attach(AnsweringReplica(on_change=router.lane.pump))
     pipeline = Pipeline(router, records, clock=clock)
     for large in (False, True):
-        reply = await pipeline.infer(call(id=str(large), parameters={"x": "x" * DECODED_AT_ONCE_MAX_BYTES * large}))
+        reply = await pipeline.infer(call(id=str(large), parameters={"x": "x" * READ_AT_ONCE_MAX_BYTES * large}))
         assert json.loads(reply.body.body)["outputs"][0]["data"] == [2, 4]
+    rows = READ_AT_ONCE_MAX_BYTES // 4
+    numbers = np.ones((rows, 2), "<f4").tobytes()
+    tensor = {"name": "x", "shape": [rows, 2], "datatype": "FP32", "parameters": {"binary_data_size": len(numbers)}}
+    raw = json.dumps({"id": "raw", "inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    await pipeline.infer(InferCall("m", None, raw + numbers, str(len(raw))))
+    assert threads.pop("raw") == threading.current_thread().name, (
+        "numbers that follow raw are only looked at as a whole"
+    )
     with pytest.raises(InvalidRequest, match="isn't valid JSON"):
-        await pipeline.infer(InferCall("m", None, b"{" * (DECODED_AT_ONCE_MAX_BYTES + 1)))
+        await pipeline.infer(InferCall("m", None, b"{" * (READ_AT_ONCE_MAX_BYTES + 1)))
     assert threads == {"False": threading.current_thread().name, "True": "decode_0"}
-    assert [outcome for _, outcome, _ in records.all] == [OK, OK, InvalidRequest.code]
+    assert [outcome for _, outcome, _ in records.all] == [OK, OK, OK, InvalidRequest.code]
 
 
 async def test_a_record_says_how_long_the_request_took(clock: FakeClock) -> None:
