@@ -246,15 +246,18 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Begin to answer the request whose turn it is, or let its client send the rest of it."""
-        transport, reading = self._transport, self._reading
-        if self._task is not None or not self._writable or transport is None or transport.is_closing():
+        reading = self._reading
+        if self._task is not None or not self._writable or not (self._waiting or reading.expects):
+            return
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
         if self._waiting:
             request, keep_alive, old = self._waiting.popleft()
             if len(self._waiting) == PIPELINED_MAX - 1:
                 transport.resume_reading()
             self._task = self._loop.create_task(self._respond(request, keep_alive=keep_alive, old=old))
-        elif reading.expects and self._arriving and not reading.body:
+        elif self._arriving and not reading.body:
             reading.expects = False
             transport.write(_CONTINUE)
 
