@@ -39,6 +39,20 @@ class Sigterm:
         self._action()
 
 
+def ends_at_once(ended: Callable[[], None]) -> Sigterm:
+    """As long as a process starts, SIGTERM ends it: there is nothing to finish, and nothing may come to it any more.
+
+    Ray's own handler would end the interpreter, but not the loop, which goes on to listen and is killed with what it
+    has. ``ended`` is called before. Closed when another ``Sigterm`` takes over.
+    """
+
+    def end() -> None:
+        ended()
+        os._exit(0)
+
+    return Sigterm(end)
+
+
 class Exit:
     """The end of a replica's process, by Serve's wish (which ends the process itself) or by a signal."""
 

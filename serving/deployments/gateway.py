@@ -18,7 +18,7 @@ from serving.deployments.link import link_to
 from serving.deployments.process import METRICS_FLUSH_S, every, set_up_logging
 from serving.deployments.remote_control import RemoteControl
 from serving.deployments.run import Run
-from serving.leaving import Exit, Sigterm
+from serving.leaving import Exit, Sigterm, ends_at_once
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class GatewayReplica:
         open_metrics(metrics_dir(run.folder))
         self._process = ProcessMetrics("gateway")
         self._process.began()
+        starting = ends_at_once(self._process.ended)
         registry = Registry(settings.store_dir)
         self._file = TableFile(table_path(run.folder))
         self._cache = await open_cache(settings, clock=SystemClock(), random=random.random)
@@ -86,7 +87,6 @@ class GatewayReplica:
             token=None if self._token is None else self._token.get,
             count=AdminMetrics().refused,
         )
-        body_max_bytes = settings.http.body_max_bytes
         store = None if self._incidents is None else self._incidents.store
         remote = RemoteControl(control)
         self._live = build_live(
@@ -106,7 +106,7 @@ class GatewayReplica:
             remote,
             FaultsOnDemand(self._gateway),
             guard,
-            body_max_bytes=body_max_bytes,
+            body_max_bytes=settings.http.body_max_bytes,
             incidents=store,
         )
         front = build_routes(
@@ -120,7 +120,7 @@ class GatewayReplica:
             incidents=self._incidents,
             traces=self._traces,
         )
-        self._app = AsgiApp(body_max_bytes=body_max_bytes, routes=front.routes)
+        self._app = AsgiApp(body_max_bytes=settings.http.body_max_bytes, routes=front.routes)
         self._listener = Listener(
             front.routes.answer, settings.http, clock=SystemClock(), busy_poll_s=settings.busy_poll_us * 1e-6
         )
@@ -128,7 +128,6 @@ class GatewayReplica:
         if (table := await self._read_table()) is not None:
             await self._gateway.apply(table)
         settle()
-        await self._listener.start()
         self._tasks = [
             asyncio.get_running_loop().create_task(every(TABLE_POLL_S, self._follow_file)),
             asyncio.get_running_loop().create_task(every(TOKEN_POLL_S, self._follow_token)),
@@ -136,10 +135,11 @@ class GatewayReplica:
         ]
         self._flush_metrics = front.flush_metrics
         self._id = serve.get_replica_context().replica_id.unique_id
-        loop = LoopTurns(asyncio.get_running_loop())
-        self._watchdog = Watchdog([loop], limit_s=GATEWAY_HANG_S, clock=SystemClock())
+        self._watchdog = Watchdog([LoopTurns(asyncio.get_running_loop())], limit_s=GATEWAY_HANG_S, clock=SystemClock())
         self._exit = Exit(self._leave, within_s=settings.http.drain_timeout_s + 5)
+        starting.close()
         self._sigterm = Sigterm(self._exit.begin)
+        await self._listener.start()
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app

@@ -22,7 +22,7 @@ from serving.deployments.nodes import Node, this_node
 from serving.deployments.process import METRICS_FLUSH_S, every, set_up_logging
 from serving.deployments.run import Run
 from serving.errors import LoadFailed, ReplicaUnavailable
-from serving.leaving import Exit, Sigterm
+from serving.leaving import Exit, Sigterm, ends_at_once
 from serving.model_settings import ModelSettings
 from serving.settings import Settings
 
@@ -51,6 +51,7 @@ class ModelReplica:
         open_metrics(metrics_dir(run.folder) if self._away is None else self._away.metrics_dir)
         self._process = ProcessMetrics("replica", *name)
         self._process.began()  # a version that can't be loaded begins again and again: that shall be seen, too
+        starting = ends_at_once(self._process.ended)
         store = settings.store_dir
         if self._away is not None:
             self._away.begin_shipping()
@@ -99,6 +100,7 @@ class ModelReplica:
             clock=self._clock,
         )
         self._exit = Exit(self._leave, within_s=MODEL_DRAIN_S)
+        starting.close()
         self._sigterm = Sigterm(self._exit.begin)
 
     def record_replica_metadata(self) -> dict[str, str]:

@@ -45,6 +45,31 @@ def test_a_worker_whose_main_thread_is_in_c_finishes_and_ends() -> None:
         assert process.wait(20) == 0
 
 
+STARTING = AS_IN_A_RAY_WORKER.replace("import Exit, Sigterm", "import Exit, Sigterm, ends_at_once")
+
+
+def test_while_it_starts_it_ends_at_once() -> None:
+    program = STARTING.replace("Sigterm(ending.begin)", "ends_at_once(lambda: print('ended', flush=True))")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "ended\n"
+        assert process.wait(20) == 0
+
+
+def test_once_it_has_started_it_finishes_what_there_is() -> None:
+    program = STARTING.replace(
+        "Sigterm(ending.begin)", "ends_at_once(lambda: print('ended')).close(); Sigterm(ending.begin)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "finished\n"
+        assert process.wait(20) == 0
+
+
 async def test_however_often_it_is_told_a_replica_leaves_once(clock: FakeClock) -> None:
     left = 0
 
