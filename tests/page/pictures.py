@@ -40,7 +40,7 @@ def take(tab: Tab, folder: Path, name: str, *, dark: bool = False, width: int = 
 def main(store: str, images: str) -> None:
     folder = Path(images)
     folder.mkdir(parents=True, exist_ok=True)
-    system = System(Path(store), models=MODELS)
+    system = System(Path(store).resolve(), models=MODELS)
     system.args["faults"] = True
     try:
         system.start()

@@ -54,7 +54,7 @@ export function latency({ id, model, now, cursor, point }) {
     entry(name, name.slice(0, 3), at < 0 ? "–" : milliseconds(series[name][at])));
   const said = `median ${summary(series.p50_ms, milliseconds)}; 99th percentile ${summary(series.p99_ms, milliseconds)}.`;
   return plot({ frame, title: "Latency", unit: "logarithmic", legend, said, cursor, point, model, series,
-    ticks: powers.map((value) => [y(value), milliseconds(value)]), marks: lines });
+    ticks: powers.map((value) => [y(value), value < 1000 ? milliseconds(value) : `${value / 1000} s`]), marks: lines });
 }
 
 export function weight({ id, model, now, cursor, point }) {
