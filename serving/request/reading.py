@@ -5,12 +5,11 @@ Not here: the forms that a body may have (``serving.protocol.decode``), and what
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from models.inference import InferenceRequest
 from serving import garbage
+from serving.own_thread import OwnThread
 from serving.protocol.decode import RequestDecoder, parse_json_length
 
 READ_AT_ONCE_MAX_BYTES: Final = 1 << 20
@@ -34,14 +33,13 @@ class Aside:
     """One thread for all that takes long. It starts with the first such body."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._thread = OwnThread("decode")
 
     async def read(
         self, decoder: RequestDecoder, body: bytes | memoryview, json_length: str | None, version: str | None
     ) -> InferenceRequest:
         """Raises ``InvalidRequest``."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, _read, decoder, body, json_length, version)
+        return await self._thread.do(_read, decoder, body, json_length, version)
 
 
 def _read(

@@ -15,11 +15,11 @@ import msgspec
 
 from serving.clock import Clock
 from serving.log_lines import fields
+from serving.own_thread import OwnThread
 from serving.rollout.desired import DesiredState, Entry, due, encode_desired, encode_entry, recorded
 from serving.rollout.event_log import EventLog, LogCorrupt, LogError, LogUnavailable, NotTheWriter
 from serving.rollout.events import ClockTick, Observed, RollBackNow, VersionFailed
 from serving.rollout.history import CONTROLLER_KIND, ROLLOUT_KIND, Claim, Folded
-from serving.rollout.own_thread import OwnThread
 from serving.rollout.whole import whole
 
 log = logging.getLogger("holdfast.control")

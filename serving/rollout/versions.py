@@ -22,7 +22,7 @@ from models.manifest import ModelVersion
 from models.registry import Registry
 from serving.errors import InvalidRequest, LoadFailed, ModelNotFound, RequestError, RolloutRefused, RolloutsUnavailable
 from serving.model_settings import ModelSettings, UsePriorVersion
-from serving.rollout.own_thread import OwnThread
+from serving.own_thread import OwnThread
 from serving.rollout.standing import Standing
 from serving.rollout.whole import whole
 from serving.rollout.withdrawn_file import WithdrawnFile

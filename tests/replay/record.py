@@ -25,7 +25,7 @@ from serving.rollout.state import Phase, RolloutState
 from serving.routing.outcomes import Kind
 from tests.fakes import publish_version
 from tests.replay.recorded import LOGS, kept
-from tests.simulation.rollout_world import Story, World, patient
+from tests.simulation.rollout_world import Story, World, failing, healthy, patient, ten_times_slow
 
 FILE: Final = """
 model: digits
@@ -38,18 +38,6 @@ analysis:
 progressDeadline: 20s
 bake: {duration: 7s}
 """
-
-
-def healthy(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
-    return "failed" if luck < 0.005 else None
-
-
-def failing(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
-    return "failed" if luck < (0.3 if canary else 0.005) else None
-
-
-def slow(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
-    return "slow" if luck < (0.1 if canary else 0.001) else None
 
 
 def over_budget(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
@@ -86,7 +74,7 @@ RECORDINGS: Final = {
     "succeeded": Recording(Story(healthy, Phase.SUCCEEDED)),
     "succeeded-compacted": Recording(Story(healthy, Phase.SUCCEEDED), compacted=True),
     "evidence": Recording(Story(failing, Phase.ROLLED_BACK)),
-    "slow": Recording(Story(slow, Phase.ROLLED_BACK)),
+    "slow": Recording(Story(ten_times_slow, Phase.ROLLED_BACK)),
     "burn-rate": Recording(Story(over_budget, Phase.ROLLED_BACK)),
     "validity": Recording(Story(nan, Phase.ROLLED_BACK)),
     "golden-test": Recording(Story(healthy, Phase.ROLLED_BACK, golden="golden example 2 is off by 0.3")),

@@ -74,6 +74,19 @@ def patient(state: RolloutState) -> str:
     return "resume" if state.phase is Phase.PAUSED else ""
 
 
+def healthy(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
+    return "failed" if luck < 0.005 else None
+
+
+def failing(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
+    return "failed" if luck < (0.3 if canary else 0.005) else None
+
+
+def ten_times_slow(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
+    """Every tenth answer of v1 takes longer than 25 ms, so of a version ten times as slow than 250 ms."""
+    return "slow" if luck < (0.1 if canary else 0.001) else None
+
+
 @dataclass(repr=False, eq=False)
 class Story:
     """What befalls a rollout of v2 over v1, and how it has to end."""

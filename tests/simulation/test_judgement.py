@@ -197,7 +197,7 @@ def test_without_evidence_the_budget_would_break_it_where_nobody_is_beside_the_c
 # --- how soon
 
 
-@pytest.mark.parametrize(
+SOON_ENOUGH = pytest.mark.parametrize(
     ("bad", "weight", "at_most"),
     [
         (0.02, 0.05, 10_500),
@@ -210,25 +210,16 @@ def test_without_evidence_the_budget_would_break_it_where_nobody_is_beside_the_c
         (1.00, 0.20, 25),
     ],
 )
+
+
+@SOON_ENOUGH
 def test_a_bad_canary_is_found_within_few_requests(bad: float, weight: float, at_most: int) -> None:
     decided = evidence_decides((Phase(200_000, weight, bad),), rollouts=1000, alpha=0.01, seed=5)
     assert np.isfinite(decided).all()
     assert np.median(decided) <= at_most
 
 
-@pytest.mark.parametrize(
-    ("bad", "weight", "at_most"),
-    [
-        (0.02, 0.05, 10_500),
-        (0.05, 0.05, 2100),
-        (0.30, 0.05, 230),
-        (1.00, 0.05, 70),
-        (0.02, 0.20, 3400),
-        (0.05, 0.20, 700),
-        (0.30, 0.20, 80),
-        (1.00, 0.20, 25),
-    ],
-)
+@SOON_ENOUGH
 def test_all_findings_together_are_as_quick(bad: float, weight: float, at_most: int) -> None:
     requests = 60_000 if bad < 0.05 else 12_000
     found = shipped_decides((Phase(requests, weight, bad),), SPEC, rollouts=500, rate=150, seed=5)["all"]

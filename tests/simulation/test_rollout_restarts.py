@@ -17,7 +17,7 @@ from serving.rollout.history import replayed
 from serving.rollout.state import Phase, RolloutState
 from serving.routing.outcomes import Kind
 from tests.fakes import publish_version
-from tests.simulation.rollout_world import Story, World, patient, said
+from tests.simulation.rollout_world import Story, World, failing, healthy, patient, said, ten_times_slow
 
 FILE = """
 model: digits
@@ -31,21 +31,8 @@ bake: {duration: 7s}
 """
 
 
-def healthy(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
-    return "failed" if luck < 0.005 else None
-
-
-def failing(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
-    return "failed" if luck < (0.3 if canary else 0.005) else None
-
-
 def bad_in_the_bake(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
     return "failed" if luck < (0.7 if weight == 1 and nth > 300 else 0.005) else None
-
-
-def ten_times_slow(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
-    """Every tenth answer of v1 takes longer than 25 ms, so of a version ten times as slow than 250 ms."""
-    return "slow" if luck < (0.1 if canary else 0.001) else None
 
 
 def invalid(canary: bool, weight: float, luck: float, nth: int) -> Kind | None:
